@@ -1,0 +1,258 @@
+// The blocked driver: who packs what, in which order tiles are visited, on which thread. None of it can
+// change a bit: an element's order of summation is carried by the micro-kernel and by tile_of_leaves alone.
+//
+//   A in chunks of 4 MiB, packed by all threads
+//     thread: its columns (or rows, when there are few columns)
+//       block of 6 panels of B, packed privately > block of 9 panels of A > group of K > panel j > panel i
+// A group of K is an aligned subtree of leaves that fits the cache, or a piece of one longer leaf.
+#include <algorithm>
+#include <cstring>
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#include "engine/base/memory.h"
+#include "engine/base/parallel.h"
+#include "kernels/linear/gemm_variant.h"
+
+namespace nvl {
+
+GemmOrder gemm_order(int64_t K) {
+    GemmOrder order{K, 1};
+    while (order.leaves < 8 && order.leaf % 4 == 0 && order.leaf / 2 >= 192)
+        order.leaf /= 2, order.leaves *= 2;
+    return order;
+}
+
+namespace {
+
+constexpr int SLOT_TILES = 5, SLOT_B = 6, SLOT_A = 7; // scratch
+constexpr int64_t CHUNK_A = 4 << 20;                  // bytes of packed A at a time
+constexpr int64_t BLOCK_M = 9, BLOCK_N = 6;           // panels
+constexpr int64_t GROUP_WORDS = 1024;                 // words of K for which panels of A stay in L2
+constexpr int64_t PARALLEL_GRAIN = 1 << 17;           // multiply-adds worth waking a thread for
+constexpr int64_t PAD = 64;                           // words that packing and prefetching may run past
+
+int64_t words_of(Dtype in, int64_t K) { return in == Dtype::bf16 ? (K + 1) / 2 : K; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Denormals to zero while in scope, on this thread.
+struct FlushDenormals {
+#if defined(__SSE__)
+    unsigned before = _mm_getcsr();
+    FlushDenormals() { _mm_setcsr(before | 0x8040); }
+    ~FlushDenormals() { _mm_setcsr(before); }
+#endif
+};
+
+/// K in groups: `groups` of `leaves` leaves each; a leaf longer than GROUP_WORDS comes in `pieces` instead.
+struct Groups {
+    int64_t leaf, step; // words of a leaf, of a piece
+    int leaves = 1, groups, pieces = 1;
+    Groups(Dtype in, GemmOrder order, int64_t limit) {
+        leaf = step = words_of(in, order.leaf), groups = order.leaves;
+        while (groups > 1 && leaf * leaves * 2 <= limit) leaves *= 2, groups /= 2;
+        if (leaf > limit) pieces = int(ceil_div(leaf, limit)), step = ceil_div(leaf, pieces);
+    }
+};
+
+} // namespace
+
+struct GemmDriver {
+    const GemmArgs& g;
+    const GemmVariant& v;
+    const GemmEpilogue& e;
+    const int MR = v.MR, NR = v.NR, TILE = MR * NR;
+    const bool few_rows = g.M <= 16; // decode: whole K at once, B streams through
+    const int64_t words = words_of(g.in, g.K), panels_n = ceil_div(g.N, NR);
+    const int64_t block_n = few_rows ? 4 : BLOCK_N;
+    const Groups k{g.in, {g.K / g.leaves, g.leaves}, few_rows ? INT64_MAX / 16 : GROUP_WORDS};
+    const bool swiglu = e.activation == Activation::swiglu;
+    const bool direct = e.out == Dtype::f32 && !e.accumulate && !e.bias && !e.residual && !swiglu &&
+                        e.activation == Activation::none; // whole tiles go straight to C
+
+    // The chunk of A in hand: rows [m0, m0 + rows) in panels of nearly equal height (no wasted rows).
+    int64_t m0 = 0, panels_m = 0, height = 0, taller = 0, stride_a = 0;
+    uint32_t* packed_a = nullptr;
+    int64_t row_of(int64_t i) const { return m0 + i * height + std::min(i, taller); }
+    int rows_of(int64_t i) const { return int(height + (i < taller)); }
+    int cols_of(int64_t j) const { return int(std::min<int64_t>(NR, g.N - j * NR)); }
+
+    static const uint32_t* packed_b(const PackedWeight& w) {
+        return reinterpret_cast<const uint32_t*>(w.memory_.data());
+    }
+    static const GemmVariant& variant_of(const PackedWeight& w) { return *w.variant_; }
+
+    void run() {
+        int64_t per_chunk = std::clamp<int64_t>(CHUNK_A / (4 * std::max<int64_t>(1, words)), MR, 1 << 20);
+        for (m0 = 0; m0 < g.M; m0 += per_chunk) {
+            int64_t rows = std::min(per_chunk, g.M - m0);
+            panels_m = ceil_div(rows, MR), height = rows / panels_m, taller = rows % panels_m;
+            stride_a = words * MR + 16;
+            packed_a = reinterpret_cast<uint32_t*>(scratch(size_t(panels_m * stride_a + PAD) * 4, SLOT_A));
+            int threads =
+                few_rows && g.N * g.K < PARALLEL_GRAIN
+                    ? 1
+                    : int(std::clamp<int64_t>(rows * g.N * g.K / PARALLEL_GRAIN, 1, nvl::threads()));
+            int across_n = int(std::clamp<int64_t>(panels_n / 2, 1, threads)), across_m = threads / across_n;
+            int64_t grain_a = threads == 1 || few_rows ? panels_m : 1;
+            parallel_for(panels_m, grain_a, [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; i++) pack_a(i);
+            });
+            int parts = across_n * across_m;
+            parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
+                FlushDenormals flush;
+                for (int64_t p = begin; p < end; p++) {
+                    int64_t n = p % across_n, m = p / across_n;
+                    region(panels_m * m / across_m, panels_m * (m + 1) / across_m, panels_n * n / across_n,
+                           panels_n * (n + 1) / across_n);
+                }
+            });
+        }
+    }
+
+    void pack_a(int64_t i) const {
+        const char* a = static_cast<const char*>(g.A) + row_of(i) * (g.trans_a ? 1 : g.lda) * size_of(g.in);
+        v.pack(g.in, a, g.lda, g.trans_a, rows_of(i), g.K, packed_a + i * stride_a, rows_of(i));
+    }
+
+    /// Panels [i0, i1) x [j0, j1) of this chunk, on this thread.
+    void region(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+        if (i0 >= i1) return;
+        int upper = 0; // levels of the tree above a group, and one tile for a leaf in pieces
+        while (1 << upper < k.groups) upper++;
+        int64_t block_floats = (upper + 1) * BLOCK_M * block_n * TILE,
+                local = (GEMM_MAX_LEVELS + 1) * 4 * TILE;
+        auto* tiles = reinterpret_cast<float*>(scratch(size_t(block_floats + local) * 4, SLOT_TILES));
+        for (int64_t j = j0; j < j1; j += block_n) {
+            int64_t nj = std::min(block_n, j1 - j);
+            const uint32_t* b = g.packed ? packed_b(*g.packed) + j * words * NR : pack_b(j, nj);
+            for (int64_t i = i0; i < i1; i += BLOCK_M) block(i, std::min(BLOCK_M, i1 - i), j, nj, b, tiles);
+        }
+    }
+    const uint32_t* pack_b(int64_t j0, int64_t nj) const {
+        auto* out = reinterpret_cast<uint32_t*>(scratch(size_t(block_n * words * NR + PAD) * 4, SLOT_B));
+        for (int64_t j = 0; j < nj; j++) {
+            const char* b =
+                static_cast<const char*>(g.B) + (j0 + j) * NR * (g.trans_b ? g.ldb : 1) * size_of(g.in);
+            v.pack(g.in, b, g.ldb, !g.trans_b, cols_of(j0 + j), g.K, out + j * words * NR, NR);
+        }
+        return out;
+    }
+
+    void block(int64_t i0, int64_t ni, int64_t j0, int64_t nj, const uint32_t* b, float* tiles) const {
+        for (int group = 0; group < k.groups; group++)
+            for (int piece = 0; piece < k.pieces; piece++)
+                for (int64_t j = 0, wide; j < nj; j += wide) {
+                    wide = 1; // few rows: several panels at a time hide the latency of the multiply-adds
+                    if (g.M <= v.rows_of_4 && nj - j >= 4)
+                        wide = 4;
+                    else if (g.M <= v.rows_of_2 && nj - j >= 2)
+                        wide = 2;
+                    for (int64_t i = 0; i < ni; i++)
+                        tile_of_leaves(group, piece, i0 + i, j0 + j, int(wide), b + j * words * NR,
+                                       tiles + (i * block_n + j) * TILE, tiles);
+                }
+    }
+
+    /// One group (or piece of a leaf) for the tiles (i, j .. j + wide). tile: its place in each level's
+    /// buffer.
+    void tile_of_leaves(int group, int piece, int64_t i, int64_t j, int wide, const uint32_t* b, float* tile,
+                        float* tiles) const {
+        const int64_t level_stride = BLOCK_M * block_n * TILE;
+        int upper = 0;
+        while (1 << upper < k.groups) upper++;
+        float *pieces = tile + upper * level_stride, *local = tiles + (upper + 1) * level_stride;
+        float* done = local + GEMM_MAX_LEVELS * 4 * TILE;
+        int64_t k0 = group * k.leaves * k.leaf + piece * k.step, c0 = j * NR;
+        int rows = rows_of(i);
+        GemmTile t;
+        t.a = packed_a + i * stride_a + k0 * rows, t.b = b + k0 * NR;
+        t.words = std::min(k.step, k.leaf - piece * k.step), t.leaves = k.leaves;
+        t.b_panel = words * NR, t.prefetch_b = (few_rows && wide == 1 ? 64 : 16) * NR;
+        t.init = piece ? pieces : nullptr, t.local = local, t.merges = 0, t.tile_panel = TILE;
+        bool leaf_ends = piece + 1 == k.pieces, last = leaf_ends && group + 1 == k.groups, to_c = false;
+        if (!leaf_ends) {
+            t.out = pieces;
+        } else {
+            int level = 0; // a binary counter over groups
+            for (; group >> level & 1; level++) t.merge[t.merges++] = tile + level * level_stride;
+            t.out = last ? done : tile + level * level_stride;
+        }
+        t.out_row = NR, t.out_panel = TILE;
+        if (last) {
+            to_c = direct && cols_of(j + wide - 1) == NR;
+            if (to_c)
+                t.out = static_cast<float*>(e.c) + row_of(i) * e.ldc + c0, t.out_row = e.ldc,
+                t.out_panel = NR;
+            prefetch_c(row_of(i), rows, swiglu ? c0 / 2 : c0, wide);
+        }
+        v.kernel(g.in, rows, wide)(t);
+        if (!last || to_c) return;
+        for (int x = 0; x < wide; x++) {
+            int cols = cols_of(j + x);
+            if (swiglu) cols = int(std::min<int64_t>(NR / 2, g.N / 2 - (j + x) * (NR / 2)));
+            v.finish(done + x * TILE, rows, cols, e, row_of(i), (j + x) * (swiglu ? NR / 2 : NR));
+        }
+    }
+
+    /// Asks for the lines of C before the tile is computed: stores that miss drain one by one.
+    void prefetch_c(int64_t row, int rows, int64_t col, int wide) const {
+        int64_t bytes = wide * NR * size_of(e.out);
+        for (int r = 0; r < rows; r++) {
+            const char* c = static_cast<const char*>(e.c) + ((row + r) * e.ldc + col) * size_of(e.out);
+            for (int64_t z = 0; z < bytes; z += 64) __builtin_prefetch(c + z, 1, 3);
+            if (!e.residual) continue;
+            const char* s = static_cast<const char*>(e.residual) + ((row + r) * e.ldr + col) * size_of(e.out);
+            for (int64_t z = 0; z < bytes; z += 64) __builtin_prefetch(s + z, 0, 2);
+        }
+    }
+};
+
+void gemm_blocked(const GemmArgs& args, const GemmEpilogue& e) {
+    const GemmVariant& v = args.packed ? GemmDriver::variant_of(*args.packed) : *current_gemm_variant();
+    GemmDriver{args, v, e}.run();
+}
+
+PackedWeight::PackedWeight(const void* weight, int64_t ld, int64_t N, int64_t K, Dtype dtype)
+    : N_(N), K_(K), dtype_(dtype), variant_(current_gemm_variant()) {
+    check(dtype == Dtype::f32 || dtype == Dtype::bf16, "packed weight: expected f32 or bf16, found %s",
+          name_of(dtype));
+    check(weight && N > 0 && K > 0, "packed weight: expected a matrix, found (%ld,%ld)", long(N), long(K));
+    const int NR = variant_->NR;
+    int64_t panels = ceil_div(N, NR), words = words_of(dtype, K);
+    if (!ld) ld = K;
+    check(ld >= K, "packed weight: leading dimension %ld is shorter than a row of %ld", long(ld), long(K));
+    memory_ = Memory(size_t(panels * words * NR + PAD) * 4);
+    auto* out = reinterpret_cast<uint32_t*>(memory_.data());
+    parallel_for(panels, ceil_div(PARALLEL_GRAIN, K * NR), [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; j++)
+            variant_->pack(dtype, static_cast<const char*>(weight) + j * NR * ld * size_of(dtype), ld, false,
+                           int(std::min<int64_t>(NR, N - j * NR)), K, out + j * words * NR, NR);
+    });
+}
+
+// Panels of NR / 2 columns of gate, then the same columns of up.
+PackedWeight::PackedWeight(const void* gate, const void* up, int64_t ld, int64_t F, int64_t K, Dtype dtype)
+    : N_(2 * F), K_(K), dtype_(dtype), swiglu_(true), variant_(current_gemm_variant()) {
+    check(dtype == Dtype::f32 || dtype == Dtype::bf16, "packed weight: expected f32 or bf16, found %s",
+          name_of(dtype));
+    check(gate && up && F > 0 && K > 0, "packed weight: expected two matrices, found (%ld,%ld)", long(F),
+          long(K));
+    const int NR = variant_->NR, half = NR / 2;
+    int64_t panels = ceil_div(F, half), words = words_of(dtype, K);
+    if (!ld) ld = K;
+    check(ld >= K, "packed weight: leading dimension %ld is shorter than a row of %ld", long(ld), long(K));
+    memory_ = Memory(size_t(panels * words * NR + PAD) * 4);
+    auto* out = reinterpret_cast<uint32_t*>(memory_.data());
+    parallel_for(panels, ceil_div(PARALLEL_GRAIN, K * NR), [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; j++)
+            for (const void* part : {gate, up})
+                variant_->pack(dtype, static_cast<const char*>(part) + j * half * ld * size_of(dtype), ld,
+                               false, int(std::min<int64_t>(half, F - j * half)), K,
+                               out + j * words * NR + (part == up ? half : 0), NR);
+    });
+}
+
+} // namespace nvl

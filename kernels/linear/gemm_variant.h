@@ -1,0 +1,70 @@
+// What a variant of the inner loops offers to the blocked driver (gemm_driver.cpp). Variants are one source,
+// gemm_impl.h, compiled for different instruction sets.
+//
+// Operands are packed to 32-bit words: an f32, or two bf16 (k low, k + 1 high). A panel holds up to MR rows
+// of A as [word][rows], or NR columns of B as [word][NR].
+#pragma once
+#include <cstdint>
+
+#include "engine/base/dtype.h"
+#include "kernels/linear/gemm.h"
+
+namespace nvl {
+
+constexpr int GEMM_MAX_LEVELS = 3;
+
+/// One call of the micro-kernel: `leaves` chains of `words` words for a tile of rows x (panels * NR), summed
+/// as a tree, then the tree's upper levels added, then stored.
+struct GemmTile {
+    const uint32_t *a, *b;
+    int64_t words;
+    int leaves;         // a power of two
+    int64_t b_panel;    // words between panels of B
+    int64_t prefetch_b; // words ahead
+    const float* init;  // tile to go on from (a leaf longer than one cache block), or null
+    float* local;       // GEMM_MAX_LEVELS x panels tiles for the tree inside this call
+    int merges;         // levels above it that are complete ...
+    const float* merge[GEMM_MAX_LEVELS];
+    int64_t tile_panel; // floats between panels of init and merge (their rows are NR apart)
+    float* out;
+    int64_t out_row, out_panel; // floats between rows, between panels
+};
+using GemmKernel = void (*)(const GemmTile&);
+
+/// What happens to a finished tile on its way to C.
+struct GemmEpilogue {
+    void* c;
+    int64_t ldc;
+    Dtype out;
+    bool accumulate;
+    const float* bias; // f32, readable up to a multiple of NR; or null
+    const void* residual;
+    int64_t ldr;
+    Activation activation;
+};
+
+struct GemmVariant {
+    const char* name;
+    bool (*supported)();
+    int MR, NR;
+    int rows_of_2, rows_of_4; // most rows for which 2 or 4 panels are computed at a time (few rows: latency)
+    GemmKernel (*kernel)(Dtype in, int rows, int panels);
+    /// Packs n <= width rows (K contiguous), or columns if k_major, to out[word * width + i]. Writes up to 16
+    /// words past the end if width is not a multiple of the vector.
+    void (*pack)(Dtype in, const void* src, int64_t ld, bool k_major, int n, int64_t K, uint32_t* out,
+                 int width);
+    /// tile (rows x NR) to C[row0..][col0..col0 + cols); swiglu: cols counts the outputs, at most NR / 2.
+    void (*finish)(const float* tile, int rows, int cols, const GemmEpilogue& e, int64_t row0, int64_t col0);
+};
+
+const GemmVariant* gemm_avx512bf16();
+const GemmVariant* gemm_avx512();
+const GemmVariant* gemm_avx2();
+const GemmVariant* gemm_portable();
+const GemmVariant* current_gemm_variant();
+
+void gemm_f64(const GemmArgs& args);
+void gemm_onednn(const GemmArgs& args, const GemmEpilogue& e);
+void gemm_blocked(const GemmArgs& args, const GemmEpilogue& e);
+
+} // namespace nvl
