@@ -19,6 +19,7 @@ struct Args::Option {
     bool given = false;
 };
 
+Args::~Args() = default;
 Args::Args(std::string command, std::string summary)
     : command_(std::move(command)), summary_(std::move(summary)) {}
 Args::Option& Args::add(const std::string& name, const std::string& help) {

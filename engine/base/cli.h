@@ -17,6 +17,7 @@ namespace nvl {
 class Args {
 public:
     Args(std::string command, std::string summary);
+    ~Args();
     std::string& option(const std::string& name, const char* value, const std::string& help);
     int64_t& option(const std::string& name, int64_t value, const std::string& help);
     int64_t& option(const std::string& name, int value, const std::string& help) {
