@@ -1,9 +1,11 @@
 // GGUF, the model files of llama.cpp, versions 2 and 3: metadata and tensors in one little-endian file.
 //
 //   "GGUF"  u32 version  u64 n_tensors  u64 n_metadata
-//   n_metadata x { string key, u32 type, value }         string = u64 length + bytes; array = u32 type, u64
-//   n, values n_tensors  x { string name, u32 rank, u64 ne[rank], u32 type, u64 offset } padding to
-//   `general.alignment` (32 where absent)     data; offsets count from here and are aligned
+//   n_metadata x { string key, u32 type, value }
+//   n_tensors  x { string name, u32 rank, u64 ne[rank], u32 type, u64 offset }
+//   padding to general.alignment (32 where absent), data
+//
+// A string is u64 length + bytes, an array u32 type, u64 n + values; offsets count from the data's begin.
 //
 // The reader checks every count against the bytes that are left before it allocates, and every tensor's
 // place before anyone touches its bytes. An error names the file, the field and the byte where it stands.
