@@ -1,0 +1,100 @@
+#include "models/model.h"
+
+#include <map>
+
+#include "engine/base/parallel.h"
+#include "engine/base/rng.h"
+#include "engine/base/text.h"
+#include "kernels/linear/linear.h"
+
+namespace nvl {
+
+using Make = std::function<std::unique_ptr<Model>(const Json&)>;
+static std::map<std::string, Make>& registry() {
+    static std::map<std::string, Make> families;
+    return families;
+}
+RegisterModel::RegisterModel(const std::string& model_type, Make make) {
+    registry()[model_type] = std::move(make);
+}
+std::vector<std::string> known_families() {
+    std::vector<std::string> names;
+    for (auto& [name, make] : registry()) names.push_back(name);
+    return names;
+}
+
+std::unique_ptr<Model> make_model(const Json& config) {
+    check(config.is_object() && config.contains("model_type") && config["model_type"].is_string(),
+          "config.json: expected an object with a \"model_type\"");
+    std::string type = config["model_type"], known;
+    auto it = registry().find(type);
+    for (auto& name : known_families()) known += (known.empty() ? "" : ", ") + name;
+    check(it != registry().end(), "config.json: model_type \"%s\" is not known; this build has %s",
+          type.c_str(), known.c_str());
+    auto model = it->second(config);
+    model->config = config;
+    return model;
+}
+
+Recompute Recompute::parse(const std::string& text) {
+    if (text == "none") return {0};
+    if (text == "full") return {1};
+    if (text.rfind("every:", 0) == 0) {
+        char* end = nullptr;
+        long k = std::strtol(text.c_str() + 6, &end, 10);
+        if (end && !*end && k >= 1) return {k};
+    }
+    fail("recompute: expected none, full or every:K, found \"%s\"", text.c_str());
+}
+
+Tensor Model::logits(const Batch& batch) { return linear(hidden(batch), head()); }
+
+void Model::allocate(Store& store, Dtype dtype, bool gradients) {
+    each([&](const WeightInfo& w, Tensor& t) {
+        t = gradients ? store.parameter(w.name, w.shape, dtype) : store.tensor(w.name, w.shape, dtype);
+    });
+}
+
+void Model::initialise(uint64_t seed) {
+    each([&](const WeightInfo& w, Tensor& t) {
+        Random random(seed, w.name);
+        dispatch(t.dtype(), [&]<class X> {
+            X* data = host<X>(t);
+            parallel_for(w.shape.numel(), 4096, [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; i++)
+                    data[i] = X(float(w.std > 0 ? w.mean + w.std * random.normal(uint64_t(i)) : w.mean));
+            });
+        });
+    });
+}
+
+std::vector<std::pair<WeightInfo, Tensor>> Model::weights() {
+    std::vector<std::pair<WeightInfo, Tensor>> all;
+    each([&](const WeightInfo& w, Tensor& t) { all.push_back({w, t}); });
+    return all;
+}
+int64_t Model::parameters() {
+    int64_t n = 0;
+    each([&](const WeightInfo& w, Tensor&) { n += w.shape.numel(); });
+    return n;
+}
+
+FlopCount Model::flops(int64_t context) {
+    FlopCount f{0, 0, 0};
+    bool has_head = false;
+    each([&](const WeightInfo& w, Tensor&) {
+        if (w.role == Role::matrix || w.role == Role::head) f.matmul_weights += w.shape.numel();
+        has_head |= w.role == Role::head;
+    });
+    if (!has_head)
+        f.matmul_weights += dims.V * dims.C; // tied: the embedding multiplies the stream as the head
+    for (int64_t w : dims.window) f.attention_tokens += w ? std::min(w, context) : context;
+    f.per_token =
+        6.0 * double(f.matmul_weights) + 12.0 * double(dims.H * dims.D) * double(f.attention_tokens);
+    return f;
+}
+int64_t Model::cache_bytes_per_token(Dtype dtype) const {
+    return 2 * dims.layers * dims.G * dims.D * size_of(dtype);
+}
+
+} // namespace nvl

@@ -1,0 +1,99 @@
+// A model: dimensions read from config.json, one table that names every weight, and a forward of some sixty
+// lines.
+//
+// Everything that walks weights (checkpoints, initialisation, optimiser groups, FLOP counts, sharding) walks
+// the table; everything that computes calls hidden(). A family is a folder that registers itself under its
+// model_type.
+#pragma once
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/tape/tape.h"
+#include "models/blocks/batch.h"
+
+namespace nvl {
+
+using Json = nlohmann::ordered_json;
+
+/// How optimisers and FLOP counts treat a weight: matrices multiply the token stream; an embedding is looked
+/// up.
+enum class Role : uint8_t { matrix, embedding, head, vector };
+
+struct WeightInfo {
+    std::string name; // as in the Hugging Face checkpoint
+    Shape shape;
+    Role role;
+    double mean = 0, std = 0; // initialisation: normal(mean, std)
+};
+using Visit = std::function<void(const WeightInfo&, Tensor&)>;
+
+struct Dims {
+    int64_t layers, C, H, G, D, F, V,
+        context;                 // layers, model, query heads, kv heads, head, ffn, vocabulary, positions
+    std::vector<int64_t> window; // per layer; 0: full attention
+};
+
+/// Floating point operations per token, forward and backward, and the terms they are made of.
+struct FlopCount {
+    int64_t matmul_weights;   // N: elements of every weight that multiplies the token stream, head included
+    int64_t attention_tokens; // sum over layers of min(window, context)
+    double per_token;         // 6 N + 12 H D * attention_tokens
+    double forward_per_token() const { return per_token / 3; }
+};
+
+/// Which blocks the backward pass computes again instead of keeping: none, full, or every K-th.
+struct Recompute {
+    int64_t every = 0;                               // 0: none, 1: full
+    static Recompute parse(const std::string& text); // "none", "full", "every:K"
+    bool layer(int64_t l) const { return every && l % every == 0; }
+};
+
+class Model {
+public:
+    virtual ~Model() = default;
+    /// Visits every weight in checkpoint order.
+    virtual void each(const Visit& visit) = 0;
+    /// (T, C) after the final norm: what the head multiplies.
+    virtual Tensor hidden(const Batch& batch) = 0;
+    /// The matrix (V, C) that turns hidden states into logits; the embedding itself where they are tied.
+    virtual Tensor head() const = 0;
+
+    Tensor logits(const Batch& batch);
+    /// Takes memory for all weights: parameters with gradients, or plain tensors for inference.
+    void allocate(Store& store, Dtype dtype, bool gradients);
+    /// Fills every weight from normal(mean, std) as a function of (seed, name, index).
+    void initialise(uint64_t seed);
+    std::vector<std::pair<WeightInfo, Tensor>> weights();
+    int64_t parameters();
+    FlopCount flops(int64_t context);
+    /// Bytes that one token adds to the cache, over all layers.
+    int64_t cache_bytes_per_token(Dtype dtype) const;
+
+    Json config; // as read; written back with checkpoints
+    Dims dims{};
+    Recompute recompute;
+};
+
+/// Builds a model from the content of a config.json; an unknown model_type is an error that lists the known
+/// ones.
+std::unique_ptr<Model> make_model(const Json& config);
+std::vector<std::string> known_families();
+
+struct RegisterModel {
+    RegisterModel(const std::string& model_type, std::function<std::unique_ptr<Model>(const Json&)> make);
+};
+
+/// Records block(x, model, batch, layer), again in the backward pass if the model's policy says so.
+template <class M> Tensor run_block(Tensor x, const M* model, const Batch& batch, int64_t layer) {
+    auto call = [](Tensor x, const M* m, Batch b, int64_t l) {
+        Module here("layers." + std::to_string(l));
+        return m->block(x, b, l);
+    };
+    if (model->recompute.layer(layer) && !batch.cache) return tape().checkpoint(call, x, model, batch, layer);
+    return call(x, model, batch, layer);
+}
+
+} // namespace nvl
