@@ -58,7 +58,8 @@ struct Op {
     /// Sizes to test; those that start with "bench " are timed instead.
     std::vector<std::string> cases;
     double f32_tolerance = 2e-6, bf16_tolerance = 2e-2; // relative to the norm of the f64 result
-    bool gradients = true;                              // false: forward only (sampling, optimisers, caches)
+    bool exact_accumulation = true; // false: a gradient is added in pieces, so twice is 2x up to rounding
+    bool gradients = true;          // false: forward only (sampling, optimisers, caches)
 };
 
 const std::vector<Op>& all_ops();

@@ -172,7 +172,10 @@ void check_accumulation(const Op& op, const std::string& text, Dtype dtype) {
     for (size_t k = 0; k < once.c.differentiable.size(); k++) {
         Values a = once.gradient(k), b = twice.gradient(k);
         for (double& x : a) x *= 2;
-        EXPECT_EQ(a, b) << "accumulated gradient " << k;
+        if (op.exact_accumulation)
+            EXPECT_EQ(a, b) << "accumulated gradient " << k;
+        else
+            EXPECT_LE(distance(b, a), op.f32_tolerance) << "accumulated gradient " << k;
     }
 }
 
