@@ -103,8 +103,10 @@ Shard::Shard(const std::string& path, const TokenizerId& tokenizer) : file_(path
     std::memcpy(&h, bytes.data(), sizeof h);
     check(!std::memcmp(h.magic, MAGIC, sizeof MAGIC), "%s: not a token shard (its first bytes are wrong)", p);
     check(h.header_checksum == checksum(bytes.first(120)),
-          "%s: damaged: the header's checksum is wrong; make it again", p);
-    check(h.version == 1, "%s: shard version %u; this program reads version 1; make it again", p, h.version);
+          "%s: damaged: the header's checksum is wrong; delete it to have it made again", p);
+    check(h.version == 1,
+          "%s: shard version %u; this program reads version 1; delete it to have it made again", p,
+          h.version);
     check((h.token_bytes == 2 || h.token_bytes == 4) && h.masked <= 1 && h.reserved == 0 && h.tokens > 0 &&
               h.documents > 0 && h.documents <= h.tokens && h.tokens < uint64_t(LIMIT),
           "%s: damaged: the header makes no sense", p);
@@ -116,11 +118,13 @@ Shard::Shard(const std::string& path, const TokenizerId& tokenizer) : file_(path
           p, h.vocabulary, long(tokenizer.vocabulary));
     uint64_t sizes[] = {h.documents * 8, h.tokens * h.token_bytes, h.masked ? h.tokens : 0};
     uint64_t expected = sizeof h + sizes[0] + sizes[1] + sizes[2];
-    check(bytes.size() == expected, "%s: truncated or damaged: %zu bytes, its header says %lu; make it again",
-          p, bytes.size(), (unsigned long)expected);
+    check(bytes.size() == expected,
+          "%s: truncated or damaged: %zu bytes, its header says %lu; delete it to have it made again", p,
+          bytes.size(), (unsigned long)expected);
     uint64_t sum = 0, at = sizeof h;
     for (uint64_t size : sizes) sum = chain(sum, bytes.subspan(at, size)), at += size;
-    check(sum == h.payload_checksum, "%s: damaged: the checksum of its tokens is wrong; make it again", p);
+    check(sum == h.payload_checksum,
+          "%s: damaged: the checksum of its tokens is wrong; delete it to have it made again", p);
 
     tokens_ = int64_t(h.tokens), documents_ = int64_t(h.documents), narrow_ = h.token_bytes == 2;
     ends_ = reinterpret_cast<const uint64_t*>(bytes.data() + sizeof h);
@@ -135,10 +139,25 @@ Shard::Shard(const std::string& path, const TokenizerId& tokenizer) : file_(path
               uint32_t(token(i)));
 }
 
+std::vector<int32_t> encode_document(std::string_view text, const Encode& encode,
+                                     const ShardOptions& options) {
+    std::vector<int32_t> ids = encode(text);
+    if (options.begin >= 0) ids.insert(ids.begin(), options.begin);
+    if (options.end >= 0) ids.push_back(options.end);
+    return ids;
+}
+
 std::vector<std::string> write_shards(const std::string& folder, const std::string& prefix,
                                       std::span<const std::string> texts, const Encode& encode,
                                       const TokenizerId& tokenizer, const ShardOptions& options) {
-    check(!texts.empty(), "%s: no documents to tokenize", folder.c_str());
+    auto ids_of = [&](int64_t i) { return encode_document(texts[size_t(i)], encode, options); };
+    return write_shards(folder, prefix, int64_t(texts.size()), ids_of, tokenizer, options.tokens_per_shard);
+}
+
+std::vector<std::string> write_shards(const std::string& folder, const std::string& prefix, int64_t documents,
+                                      const std::function<std::vector<int32_t>(int64_t)>& ids_of,
+                                      const TokenizerId& tokenizer, int64_t tokens_per_shard) {
+    check(documents > 0, "%s: no documents to tokenize", folder.c_str());
     make_directories(folder);
     std::vector<std::string> paths;
     auto writer = std::make_unique<ShardWriter>(tokenizer);
@@ -147,21 +166,16 @@ std::vector<std::string> write_shards(const std::string& folder, const std::stri
         writer->write(paths.back());
         writer = std::make_unique<ShardWriter>(tokenizer);
     };
-    constexpr size_t GROUP = 4096; // documents encoded at a time: bounds the memory, keeps the threads busy
-    for (size_t begin = 0; begin < texts.size(); begin += GROUP) {
-        size_t n = std::min(GROUP, texts.size() - begin);
-        std::vector<std::vector<int32_t>> ids(n);
-        parallel_for(int64_t(n), 1, [&](int64_t first, int64_t last) {
-            for (auto i = size_t(first); i < size_t(last); i++) {
-                if (options.begin >= 0) ids[i].push_back(options.begin);
-                std::vector<int32_t> text = encode(texts[begin + i]);
-                ids[i].insert(ids[i].end(), text.begin(), text.end());
-                if (options.end >= 0) ids[i].push_back(options.end);
-            }
+    constexpr int64_t GROUP = 4096; // documents encoded at a time: bounds the memory, keeps the threads busy
+    for (int64_t begin = 0; begin < documents; begin += GROUP) {
+        int64_t n = std::min(GROUP, documents - begin);
+        std::vector<std::vector<int32_t>> ids(static_cast<size_t>(n));
+        parallel_for(n, 1, [&](int64_t first, int64_t last) {
+            for (int64_t i = first; i < last; i++) ids[size_t(i)] = ids_of(begin + i);
         });
         for (const auto& document : ids) {
             if (!document.empty()) writer->add(document);
-            if (writer->tokens() >= options.tokens_per_shard) close();
+            if (writer->tokens() >= tokens_per_shard) close();
         }
     }
     if (writer->documents() || paths.empty()) close();

@@ -92,11 +92,20 @@ struct ShardOptions {
     int64_t tokens_per_shard = int64_t(64) << 20; // a shard is closed by the first document that reaches this
 };
 
-/// Encodes texts on all threads and writes them in order as folder/prefix-00000.shard, -00001 ...; returns
-/// the paths. What is written does not depend on the number of threads.
+/// Writes `documents` documents in order as folder/prefix-00000.shard, -00001 ...; returns the paths.
+/// ids_of(i) is called on all threads; what is written does not depend on their number. A document without
+/// ids is left out.
+std::vector<std::string> write_shards(const std::string& folder, const std::string& prefix, int64_t documents,
+                                      const std::function<std::vector<int32_t>(int64_t)>& ids_of,
+                                      const TokenizerId& tokenizer,
+                                      int64_t tokens_per_shard = ShardOptions().tokens_per_shard);
+/// The same for texts.
 std::vector<std::string> write_shards(const std::string& folder, const std::string& prefix,
                                       std::span<const std::string> texts, const Encode& encode,
                                       const TokenizerId& tokenizer, const ShardOptions& options = {});
+/// Ids of one text as a document: options.begin, the text, options.end.
+std::vector<int32_t> encode_document(std::string_view text, const Encode& encode,
+                                     const ShardOptions& options);
 
 /// folder/prefix-*.shard, sorted; none is an error.
 std::vector<std::string> find_shards(const std::string& folder, const std::string& prefix);

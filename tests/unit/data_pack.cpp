@@ -3,10 +3,12 @@
 
 #include <array>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <numeric>
 
 #include "data/pack/dataset.h"
+#include "data/pack/prepare.h"
 #include "engine/base/check.h"
 #include "engine/base/parallel.h"
 #include "engine/base/rng.h"
@@ -21,6 +23,10 @@ struct Folder {
     Folder() { fs::create_directories(path); }
     ~Folder() { fs::remove_all(path); }
 };
+/// Without the fsync of write_file: these tests write hundreds of files.
+void overwrite(const std::string& path, std::string_view content) {
+    std::ofstream(path, std::ios::binary | std::ios::trunc).write(content.data(), long(content.size()));
+}
 TokenizerId toy(int64_t vocabulary = 1000) { return {std::string(64, 'a'), vocabulary}; }
 
 /// Documents whose tokens are all different: token = running number.
@@ -89,16 +95,16 @@ TEST(Shards, EveryDamagedByteIsNoticed) {
         for (int bit : {0, 3, 7}) {
             std::string damaged = whole;
             damaged[i] = char(damaged[i] ^ 1 << bit);
-            write_file(f.path + "/b.shard", damaged);
+            overwrite(f.path + "/b.shard", damaged);
             std::string error = error_of([&] { Shard(f.path + "/b.shard", toy()); });
             ASSERT_EQ(error.find(f.path), 0u) << "byte " << i << " bit " << bit << ": " << error;
             ASSERT_EQ(error.find('\n'), error.npos);
         }
     for (size_t n = 0; n < whole.size(); n++) {
-        write_file(f.path + "/b.shard", whole.substr(0, n));
+        overwrite(f.path + "/b.shard", whole.substr(0, n));
         ASSERT_THROW(Shard(f.path + "/b.shard", toy()), Error) << n;
     }
-    write_file(f.path + "/b.shard", whole + "x");
+    overwrite(f.path + "/b.shard", whole + "x");
     EXPECT_NE(error_of([&] { Shard(f.path + "/b.shard", toy()); }).find("truncated or damaged"),
               std::string::npos);
     EXPECT_THROW(Shard(f.path + "/none.shard", toy()), Error);
@@ -297,5 +303,54 @@ TEST(Dataset, MaskedTokensAreNotLearned) {
     silent.add(std::vector<int32_t>{1, 2}, std::vector<uint8_t>{1, 0});
     silent.write(f.path + "/b.shard");
     EXPECT_NE(error_of([&] { PackedDataset({f.path + "/b.shard"}, toy(), 8, 0); }).find("nothing to learn"),
+              std::string::npos);
+}
+
+TEST(Prepare, OnceForTheSameTextAndAgainForAnother) {
+    Folder f;
+    std::string text = f.path + "/text", out = f.path + "/out";
+    fs::create_directories(text);
+    std::string lines;
+    for (int i = 0; i < 300; i++) lines += "{\"text\": \"document number " + std::to_string(i) + "\"}\n";
+    overwrite(text + "/a.jsonl", lines);
+    int calls = 0;
+    Encode encode = [&](std::string_view s) {
+        calls++;
+        return std::vector<int32_t>(s.begin(), s.end());
+    };
+    set_threads(1);
+    PrepareOptions options{.validation_fraction = 0.2, .shards = {.begin = 256, .tokens_per_shard = 2000}};
+    PreparedCorpus first = prepare_corpus({text}, out, encode, toy(), options);
+    EXPECT_FALSE(first.reused);
+    EXPECT_EQ(calls, 300);
+    EXPECT_EQ(first.train.documents + first.validation.documents, 300);
+    EXPECT_NEAR(double(first.validation.documents), 60, 25);
+    EXPECT_GT(first.train.shards.size(), 1u);
+    EXPECT_EQ(first.train.tokens, first.train.bytes + first.train.documents);
+    EXPECT_EQ(find_shards(out, "validation"), first.validation.shards);
+
+    PreparedCorpus second = prepare_corpus({text}, out, encode, toy(), options);
+    EXPECT_TRUE(second.reused);
+    EXPECT_EQ(calls, 300);
+    EXPECT_EQ(second.train.shards, first.train.shards);
+    EXPECT_EQ(second.train.tokens, first.train.tokens);
+    EXPECT_EQ(second.validation.bytes, first.validation.bytes);
+
+    options.seed = 1; // another split
+    EXPECT_FALSE(prepare_corpus({text}, out, encode, toy(), options).reused);
+    overwrite(text + "/a.jsonl",
+              lines.substr(0, lines.size() / 2 + lines.substr(lines.size() / 2).find('\n') + 1));
+    PreparedCorpus less = prepare_corpus({text}, out, encode, toy(), options);
+    EXPECT_FALSE(less.reused);
+    EXPECT_EQ(find_shards(out, "train"), less.train.shards); // no shard of the larger corpus is left
+    fs::remove(less.train.shards[0]);
+    EXPECT_FALSE(prepare_corpus({text}, out, encode, toy(), options).reused);
+    overwrite(out + "/corpus.json", "{\"key\": 5}");
+    EXPECT_FALSE(prepare_corpus({text}, out, encode, toy(), options).reused);
+
+    overwrite(text + "/b.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
+    EXPECT_NE(error_of([&] {
+                  prepare_corpus({text}, out, encode, toy(), options);
+              }).find("b.jsonl:1: a conversation"),
               std::string::npos);
 }
