@@ -1,0 +1,131 @@
+// What the kernels of attention share: one sequence as one key/value head sees it, and the mask.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "engine/base/memory.h"
+#include "engine/base/parallel.h"
+#include "engine/tensor/view.h"
+#include "kernels/attention/attention.h"
+
+namespace nvl::attend {
+
+constexpr int64_t BLOCK = 64;     // keys whose probabilities are summed before y is rescaled; a cache page
+constexpr int64_t SEGMENT = 1024; // keys summed on their own, so that long contexts may be split over threads
+
+struct Mask {
+    bool causal;
+    int64_t window;
+    /// Keys [first, last) that query i of a sequence of `length` keys sees.
+    int64_t first(int64_t i) const { return window ? std::max<int64_t>(0, i - window + 1) : 0; }
+    int64_t last(int64_t i, int64_t length) const {
+        return causal ? i + 1 : window ? std::min(length, i + window) : length;
+    }
+};
+
+/// Element (row, head, c) of a tensor (rows, heads, cols) is data[row * row_step + head * head_step + c].
+template <class X> struct Heads {
+    X* data = nullptr;
+    int64_t row_step = 0, head_step = 0;
+    Heads() = default;
+    explicit Heads(const View& v)
+        : data(v ? v.as<std::remove_const_t<X>>() : nullptr), row_step(v.stride[0]), head_step(v.stride[1]) {}
+    X* at(int64_t row, int64_t head) const { return data + row * row_step + head * head_step; }
+};
+
+/// Queries [0, queries) of one sequence, which are its tokens first, first + 1, ..., and the keys [0, keys)
+/// that one key/value head g offers them. Query rows are numbered with the heads of the group innermost:
+/// row r is query r / group of head g * group + r % group.
+template <class X> struct Sequence {
+    using A = sum_t<X>;
+    Heads<const X> q, k, v;
+    int64_t D, Dv, group;
+    Mask mask;
+    double scale, softcap;
+    int64_t row = 0, queries = 0; // first row in q, number of queries
+    int64_t first = 0;            // token that the first query is
+    int64_t keys = 0, key_row = 0;
+    const int32_t* pages =
+        nullptr; // block b of keys lies in rows pages[b] * BLOCK ...; null: key_row + b * BLOCK
+    int64_t g = 0;
+
+    Sequence(In q_, In k_, In v_, const AttentionOptions& o)
+        : q(q_), k(k_), v(v_), D(q_.dim(2)), Dv(v_.dim(2)),
+          group(q_.dim(1) / k_.dim(1)), mask{o.causal, o.window},
+          scale(o.scale ? o.scale : 1 / std::sqrt(double(D))), softcap(o.softcap) {}
+    int64_t rows() const { return queries * group; }
+    int64_t token(int64_t r) const { return first + r / group; }
+    int64_t row_in_q(int64_t r) const { return row + r / group; }
+    int64_t head(int64_t r) const { return g * group + r % group; }
+    int64_t key_rows(int64_t block) const { return pages ? pages[block] * BLOCK : key_row + block * BLOCK; }
+    int64_t first_key(int64_t r) const { return mask.first(token(r)); }
+    int64_t last_key(int64_t r) const { return mask.last(token(r), keys); }
+};
+
+/// Pieces of this thread's scratch, each on a cache line of its own.
+class Workspace {
+public:
+    explicit Workspace(size_t floats) : next_(reinterpret_cast<float*>(scratch(floats * 4 + 4096, 7))) {}
+    float* take(int64_t n) { return std::exchange(next_, next_ + (n + 15) / 16 * 16); }
+
+private:
+    float* next_;
+};
+
+/// Forward of rows [begin, end) of a sequence; lse may be empty.
+void forward(const Sequence<float>& s, int64_t begin, int64_t end, Heads<float> y, Heads<float> lse);
+void forward(const Sequence<bf16>& s, int64_t begin, int64_t end, Heads<bf16> y, Heads<float> lse);
+void forward(const Sequence<double>& s, int64_t begin, int64_t end, Heads<double> y, Heads<double> lse);
+
+/// task(i) for i in [0, n), each taken by whichever thread is free next. Give the long ones first.
+template <class F> void run_tasks(int64_t n, bool worth_waking, F task) {
+    std::atomic<int64_t> next{0};
+    parallel_for(worth_waking ? std::min<int64_t>(n, threads()) : 1, 1, [&](int64_t, int64_t) {
+        for (int64_t i; (i = next.fetch_add(1)) < n;) task(i);
+    });
+}
+
+/// Below some 100 us of arithmetic waking a second thread costs more than it saves.
+inline bool worth_waking(double flops) { return flops > 4e6; }
+
+/// Forward of all rows of all sequences, in pieces of TASK_ROWS rows: enough to share the packing of a block
+/// of keys, few enough for L2.
+template <class X> void forward_all(const std::vector<Sequence<X>>& list, Heads<X> y, Heads<sum_t<X>> lse) {
+    constexpr int64_t TASK_ROWS = 256;
+    struct Piece {
+        const Sequence<X>* sequence;
+        int64_t begin, end, keys;
+    };
+    std::vector<Piece> pieces;
+    double flops = 0;
+    for (const Sequence<X>& s : list)
+        for (int64_t end = s.rows(); end > 0; end -= TASK_ROWS) {
+            int64_t begin = std::max<int64_t>(0, end - TASK_ROWS);
+            pieces.push_back({&s, begin, end, s.last_key(end - 1) - s.first_key(begin)});
+            flops += 2.0 * double((end - begin) * pieces.back().keys * (s.D + s.Dv));
+        }
+    std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+        return (a.end - a.begin) * a.keys > (b.end - b.begin) * b.keys;
+    });
+    run_tasks(int64_t(pieces.size()), worth_waking(flops), [&](int64_t i) {
+        const Piece& p = pieces[size_t(i)];
+        forward(*p.sequence, p.begin, p.end, y, lse);
+    });
+}
+
+void check_options(const char* op, const AttentionOptions& o);
+
+template <class X> struct Gradients {
+    Heads<const X> dy, y;
+    Heads<const sum_t<X>> lse;
+    Heads<X> dq, dk, dv; // data null: not wanted
+    bool add_q, add_k, add_v;
+};
+/// Gradients of one whole sequence and one key/value head.
+void backward(const Sequence<float>& s, const Gradients<float>& g);
+void backward(const Sequence<bf16>& s, const Gradients<bf16>& g);
+void backward(const Sequence<double>& s, const Gradients<double>& g);
+
+} // namespace nvl::attend
