@@ -129,11 +129,11 @@ double gemm_peak_gflops(Dtype dtype) {
     check(dtype == Dtype::f32 || dtype == Dtype::bf16, "gemm peak: expected f32 or bf16, found %s",
           name_of(dtype));
     const GemmVariant& v = *chosen();
-    constexpr int64_t WORDS = 96, CALLS = 2000;
+    constexpr int64_t WORDS = 96, CALLS = 1000;
     const int64_t per_word = dtype == Dtype::bf16 ? 2 : 1;
     double best = 0, flops = 2.0 * double(v.MR * v.NR) * double(WORDS * per_word * CALLS) * threads();
-    for (int round = 0; round < 8; round++) {
-        auto start = clock::now();
+    for (auto begun = clock::now(), start = begun; start - begun < std::chrono::milliseconds(50);) {
+        start = clock::now();
         parallel_for(threads(), 1, [&](int64_t begin, int64_t end) {
             auto* a = reinterpret_cast<uint32_t*>(scratch(256 << 10, SLOT_BIAS));
             uint32_t* b = a + WORDS * v.MR + 512;

@@ -65,6 +65,8 @@ struct Bf16 {
 
 // Micro-kernel
 // ------------------------------------------------------------------------------------------------------
+// Most rows for which 4 or 2 panels are computed at a time: one panel has too few chains to hide the latency.
+constexpr int ROWS_4 = W == 16 ? 2 : 1, ROWS_2 = W == 16 ? 3 : 2;
 constexpr int PREFETCH_A = 24; // steps of K ahead
 
 template <class T, int ROWS, int COLS> INLINE void
@@ -76,6 +78,7 @@ chain(const uint32_t* __restrict a, const uint32_t* __restrict b, const GemmTile
         UNROLL for (int j = 0; j < COLS; j++) {
             const uint32_t* p = b + (j / NV) * t.b_panel + (j % NV) * W;
             __builtin_prefetch(p + t.prefetch_b, 0, 3);
+            if (ROWS > ROWS_4) __builtin_prefetch(p + t.prefetch_far, 0, 2); // else loads are the limit
             row[j] = load(p);
         }
         UNROLL for (int i = 0; i < ROWS; i++) {
@@ -112,8 +115,6 @@ template <class T, int ROWS, int PANELS> __attribute__((noinline)) void tile_ker
     for (int m = 0; m < t.merges; m++) add_tile(t.merge[m], t.tile_panel, c);
     store_tile(t.out, t.out_row, t.out_panel, c);
 }
-
-constexpr int ROWS_2 = W == 16 ? 5 : 2, ROWS_4 = W == 16 ? 2 : 1;
 
 template <int... I> struct Rows {};
 template <int N, int... I> struct Count : Count<N - 1, N, I...> {};

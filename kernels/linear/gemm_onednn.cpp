@@ -1,6 +1,8 @@
 // oneDNN behind the same gemm(): its matmul, then our epilogue over its f32 result where one is asked for.
 #include "kernels/linear/gemm_variant.h"
 #ifdef NVL_ONEDNN
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <dnnl.hpp>
 
@@ -34,7 +36,15 @@ static void apply_epilogue(const float* sum, const GemmArgs& g, const GemmEpilog
     });
 }
 
+// oneDNN's threads are those of the OpenMP runtime that it brings along, which follows threads() this way.
+static void follow_threads() {
+    static auto set = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+    thread_local int now = 0;
+    if (set && now != threads()) set(now = threads());
+}
+
 void gemm_onednn(const GemmArgs& g, const GemmEpilogue& e) {
+    follow_threads();
     static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     thread_local dnnl::stream stream(engine);
     bool plain = !e.accumulate && !e.bias && !e.residual && e.activation == Activation::none;

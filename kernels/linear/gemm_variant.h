@@ -18,12 +18,12 @@ constexpr int GEMM_MAX_LEVELS = 3;
 struct GemmTile {
     const uint32_t *a, *b;
     int64_t words;
-    int leaves;         // a power of two
-    int64_t b_panel;    // words between panels of B
-    int64_t prefetch_b; // words ahead
-    const float* init;  // tile to go on from (a leaf longer than one cache block), or null
-    float* local;       // GEMM_MAX_LEVELS x panels tiles for the tree inside this call
-    int merges;         // levels above it that are complete ...
+    int leaves;                       // a power of two
+    int64_t b_panel;                  // words between panels of B
+    int64_t prefetch_b, prefetch_far; // words ahead, into L1 and into L2
+    const float* init;                // tile to go on from (a leaf longer than one cache block), or null
+    float* local;                     // GEMM_MAX_LEVELS x panels tiles for the tree inside this call
+    int merges;                       // levels above it that are complete ...
     const float* merge[GEMM_MAX_LEVELS];
     int64_t tile_panel; // floats between panels of init and merge (their rows are NR apart)
     float* out;
