@@ -4,6 +4,7 @@
 #include "kernels/linear/linear.h"
 #include "kernels/linear/matrix.h"
 #include "kernels/loss/softmax_row.h"
+#include "kernels/pointwise/softcap.h"
 #include "kernels/spec.h"
 #include "kernels/types.h"
 
@@ -81,7 +82,7 @@ static void run(const Head& h) {
                     A* row = static_cast<A*>(l.data) + i * V;
                     if (h.softcap != 0) {
                         A cap = A(h.softcap);
-                        for (int64_t v = 0; v < V; v++) row[v] = cap * tanh_of(row[v] / cap);
+                        for (int64_t v = 0; v < V; v++) row[v] = cap * vtanh(row[v] / cap);
                     }
                     if (losses) forward_row(h, row, from + i);
                     if (gradients) backward_row<X>(h, row, from + i);
@@ -192,13 +193,14 @@ static std::vector<Tensor> whole_build(Case& c) {
 }
 static std::vector<Tensor> whole_reference(Case& c) {
     auto in = inputs(c);
-    return outputs(cross_entropy(linear(in[0], in[1]), in[2]));
+    Tensor logits = linear(in[0], in[1]);
+    return outputs(cross_entropy(c.get("cap", 0) ? softcap(logits, double(c["cap"])) : logits, in[2]));
 }
 static RegisterOp whole{{
     .name = "linear_cross_entropy",
     .build = whole_build,
     .reference = whole_reference,
-    .cases = {"T=1 C=3 V=2 ignore=0", "T=1 C=16 V=100 ignore=0", "T=11 C=20 V=67",
+    .cases = {"T=1 C=3 V=2 ignore=0", "T=1 C=16 V=100 ignore=0", "T=11 C=20 V=67", "T=11 C=20 V=67 cap=5",
               "bench T=256 C=768 V=50304"},
     .f32_tolerance = 1e-5,
 }};
@@ -210,10 +212,10 @@ static RegisterOp chunks{{
     .f32_tolerance = 1e-5,
     .exact_accumulation = false,
 }};
-static RegisterOp capped{{
-    .name = "linear_cross_entropy_capped",
+static RegisterOp with_z_loss{{
+    .name = "linear_cross_entropy_z",
     .build = whole_build,
-    .cases = {"T=11 C=20 V=67 cap=5", "T=9 C=20 V=33 cap=3 z=5", "T=5 C=8 V=600 z=1"},
+    .cases = {"T=9 C=20 V=33 cap=3 z=5", "T=5 C=8 V=600 z=1"},
     .f32_tolerance = 1e-5,
 }};
 static RegisterOp fused_backward{{

@@ -6,32 +6,10 @@
 #include <cstring>
 
 #include "engine/base/dtype.h"
+#include "kernels/cpu/math.h"
 #include "kernels/cpu/sums.h"
 
 namespace nvl {
-
-/// exp(x) for x <= 0; below -87 it is 0 (f32). NaN stays NaN. Branch-free, so that loops vectorise.
-inline float exp_nonpositive(float x) {
-    float in = x < -87.0f ? -87.0f : x;
-    constexpr float MAGIC = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    float shifted = std::fma(in, 1.44269504f, MAGIC), n = shifted - MAGIC;
-    float r = std::fma(n, -0.693359375f, in);
-    r = std::fma(n, 2.12194440e-4f, r);
-    float p = 1.9875691500e-4f;
-    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-        p = std::fma(p, r, c);
-    p = std::fma(p, r * r, r) + 1;
-    float scale = std::bit_cast<float>((std::bit_cast<int32_t>(shifted) + 127) << 23);
-    return x < -87.0f ? 0.0f : p * scale;
-}
-inline double exp_nonpositive(double x) { return std::exp(x); }
-
-/// tanh through exp_nonpositive: absolute error of some 1e-7 in f32.
-inline float tanh_of(float x) {
-    float e = exp_nonpositive(-2 * std::fabs(x));
-    return std::copysign((1 - e) / (1 + e), x);
-}
-inline double tanh_of(double x) { return std::tanh(x); }
 
 /// log(sum(exp(l))) = max + rest. NaN and infinite logits give NaN.
 template <class A> struct LogSum {
@@ -49,7 +27,7 @@ template <class L> LogSum<sum_t<L>> log_sum_exp(const L* l, int64_t V) {
         for (int k = 0; k < LANES; k++) top[k] = A(l[c + k]) > top[k] ? A(l[c + k]) : top[k];
     for (; c < V; c++) top[0] = std::max(top[0], A(l[c]));
     A max = *std::max_element(top, top + LANES);
-    return {max, std::log(lane_sum<A>(V, [&](int64_t k) { return exp_nonpositive(A(l[k]) - max); }))};
+    return {max, std::log(lane_sum<A>(V, [&](int64_t k) { return vexp(A(l[k]) - max); }))};
 }
 
 /// What the gradient of one token's loss is made of: d logits = p * of_p - (at the label) of_label, p being
@@ -69,7 +47,7 @@ void softmax_gradient(const L* l, D* d, int64_t V, const RowGradient<sum_t<L>>& 
     A value[BLOCK];
     for (int64_t from = 0; from < V; from += BLOCK) {
         int64_t n = std::min(BLOCK, V - from);
-        for (int64_t k = 0; k < n; k++) value[k] = g.of_p * exp_nonpositive(A(l[from + k]) - g.lse);
+        for (int64_t k = 0; k < n; k++) value[k] = g.of_p * vexp(A(l[from + k]) - g.lse);
         if (g.label >= from && g.label < from + n) value[g.label - from] -= g.of_label;
         if (g.cap != 0)
             for (int64_t k = 0; k < n; k++) {

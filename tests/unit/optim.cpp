@@ -8,6 +8,7 @@
 #include "engine/plan/program.h"
 #include "kernels/optim/adamw.h"
 #include "kernels/optim/global_norm.h"
+#include "kernels/optim/muon.h"
 
 using namespace nvl;
 
@@ -59,6 +60,48 @@ template <class X> double adamw_distance(const std::string& name) {
     }
     worst = std::max(worst, distance<X>(state.m, values(name + ".exp_avg")));
     return std::max(worst, distance<X>(state.v, values(name + ".exp_avg_sq")));
+}
+
+// The same for muon; its products in `products`.
+template <class X> double muon_distance(const std::string& name, const std::string& run, Dtype products) {
+    auto set = settings(name);
+    Store store;
+    std::string key = name + "." + run;
+    Tensor w = store.parameter("w", golden().at(key + ".p0").shape, dtype_of<X>);
+    MuonState state = muon_state(store, w);
+    Tensor step = optim_step(store, "step");
+    fill<X>(w, values(key + ".p0"));
+    Tape t;
+    Recording recording(t);
+    muon(w, state, gradient_of(w), step, global_norm({gradient_of(w)}, 0).clip,
+         {.nesterov = set["nesterov"],
+          .adjust = muon_adjust_from(set.value("adjust_lr_fn", "original")),
+          .products = products});
+    Program program(t);
+    double worst = 0;
+    for (int i = 1; i <= 5; i++) {
+        fill<X>(gradient_of(w), values(key + ".g" + std::to_string(i)));
+        set_step(step, {.lr = set["lr"], .weight_decay = set["weight_decay"], .beta1 = set["momentum"]});
+        program.run();
+        worst = std::max(worst, distance<X>(w, values(key + ".p" + std::to_string(i))));
+    }
+    return worst;
+}
+
+template <class X> std::vector<double> orthogonalised(const std::string& name, Dtype products) {
+    Store store;
+    Tensor x = store.tensor("x", golden().at(name).shape, dtype_of<X>);
+    fill<X>(x, values(name));
+    Tape t;
+    Recording recording(t);
+    newton_schulz(x, {.products = products});
+    Program(t).run();
+    return {host<X>(x), host<X>(x) + x.shape().numel()};
+}
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+    double d = 0, n = 0;
+    for (size_t i = 0; i < b.size(); i++) d += std::pow(a[i] - b[i], 2), n += b[i] * b[i];
+    return std::sqrt(d / n);
 }
 
 } // namespace
@@ -142,4 +185,28 @@ TEST(GlobalNorm, NotFiniteChangesNothingAndNamesTheTensor) {
         EXPECT_EQ(float(host<bf16>(b)[i]), 2);
         EXPECT_EQ(host<float>(sb.m)[i], 0);
     }
+}
+
+TEST(Muon, EqualsPyTorch) {
+    for (const char* name : {"muon_a", "muon_b"}) {
+        EXPECT_LT(muon_distance<double>(name, "f64", Dtype::f64), 1e-12) << name;
+        EXPECT_LT(muon_distance<float>(name, "f64", Dtype::f32), 2e-6) << name;
+        EXPECT_LT(muon_distance<float>(name, "bf16", Dtype::bf16), 2e-3) << name; // rounded elsewhere
+    }
+}
+
+TEST(Muon, NewtonSchulzEqualsTheDefinition) {
+    for (const char* shape : {"16x4", "33x17", "4x16", "64x48", "8x8"}) {
+        std::string in = std::string("ns5.") + shape + ".in";
+        auto expected = values(std::string("ns5.") + shape + ".out_f64");
+        EXPECT_LT(distance(orthogonalised<double>(in, Dtype::f64), expected), 1e-12) << shape;
+        EXPECT_LT(distance(orthogonalised<float>(in, Dtype::f32), expected), 5e-5) << shape;
+        EXPECT_LT(distance(orthogonalised<float>(in, Dtype::bf16), expected), 5e-2) << shape;
+    }
+}
+
+TEST(Muon, RefusesWhatIsNoMatrix) {
+    Store store;
+    EXPECT_THROW(muon_state(store, store.parameter("b", {5}, Dtype::f32)), Error);
+    EXPECT_THROW(muon_adjust_from("match_rms"), Error);
 }
