@@ -1,4 +1,4 @@
-// tokenizer train | encode | decode: the command line of data/tokenizer.
+// tokenizer train | encode | decode | convert: the command line of data/tokenizer.
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -167,17 +167,34 @@ static int decode(int argc, char** argv) {
     return 0;
 }
 
+static int convert(int argc, char** argv) {
+    Args args("tokenizer convert", "Writes any tokenizer as a Hugging Face folder.");
+    auto& model = args.option("model", "", "model folder, tokenizer.json or GGUF file");
+    auto& output = args.option("output", "", "folder to write");
+    args.common();
+    if (!args.parse(argc, argv, 2)) return 0;
+    check(!model.empty(), "expected --model with a model folder, a tokenizer.json or a GGUF file");
+    check(!output.empty(), "expected --output with a folder");
+    Tokenizer tokenizer = load_tokenizer(model);
+    tokenizer.save(output);
+    std::printf("%s: %s ids, sha256 %s\n", output.c_str(), with_commas(tokenizer.size()).c_str(),
+                tokenizer.hash().c_str());
+    return 0;
+}
+
 int main(int argc, char** argv) {
     return run_main("tokenizer", [&] {
         std::string command = argc > 1 ? argv[1] : "--help";
         if (command == "train") return train(argc, argv);
         if (command == "encode") return encode(argc, argv);
         if (command == "decode") return decode(argc, argv);
-        check(command == "--help" || command == "-h", "expected train, encode or decode, found '%s'",
+        if (command == "convert") return convert(argc, argv);
+        check(command == "--help" || command == "-h", "expected train, encode, decode or convert, found '%s'",
               printable(command).c_str());
         std::printf("tokenizer train --input FILES --vocab-size N --output DIR\n"
                     "tokenizer encode --model PATH [--special] [--json] [--text TEXT | --file FILE]\n"
                     "tokenizer decode --model PATH [--json] [--text IDS | --file FILE]\n"
+                    "tokenizer convert --model PATH --output DIR\n"
                     "Each command answers --help.\n");
         return 0;
     });

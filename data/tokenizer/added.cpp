@@ -1,5 +1,7 @@
 #include "data/tokenizer/added.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
 
 #include "data/tokenizer/unicode.h"
@@ -45,10 +47,16 @@ bool is_white(Char c) {
     CharClass k = class_table()[c.code];
     return k == CharClass::space || k == CharClass::newline;
 }
+// \w: letters (also the circled ones), marks, decimal digits, connectors and the two joiners.
 bool is_word(Char c) {
     if (c.code == ~0u) return false;
-    CharClass k = class_table()[c.code];
-    return k == CharClass::letter || k == CharClass::number || c.code == '_';
+    uint32_t k = c.code;
+    if (k == 0x200C || k == 0x200D || (k >= 0x24B6 && k <= 0x24E9) || (k >= 0x1F130 && k <= 0x1F149) ||
+        (k >= 0x1F150 && k <= 0x1F169) || (k >= 0x1F170 && k <= 0x1F189))
+        return true;
+    auto category = utf8proc_category(int32_t(k));
+    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) ||
+           category == UTF8PROC_CATEGORY_PC;
 }
 } // namespace
 

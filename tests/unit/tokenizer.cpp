@@ -149,7 +149,7 @@ TEST(Tokenizer, BatchesAndThreadsGiveTheSameIds) {
         texts.push_back(text);
     }
     texts.push_back(texts[5] + texts[6]);
-    for (int i = 0; i < 6; i++) texts.back() += texts.back(); // longer than a block
+    while (texts.back().size() < (1 << 18)) texts.back() += texts.back() + texts[7]; // longer than a block
     std::vector<std::string_view> views(texts.begin(), texts.end());
     for (int n : {1, 2, 3}) {
         set_threads(n);
