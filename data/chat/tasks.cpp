@@ -10,6 +10,7 @@
 #include "engine/base/check.h"
 #include "engine/base/parallel.h"
 #include "engine/base/rng.h"
+#include "engine/base/text.h"
 
 namespace nvl {
 namespace {
@@ -251,6 +252,16 @@ std::unique_ptr<Task> arithmetic_task(uint64_t seed) { return std::make_unique<A
 std::unique_ptr<Task> identity_task(const std::vector<Conversation>& conversations,
                                     const std::string& model_name, uint64_t seed) {
     return std::make_unique<Identity>(conversations, model_name, seed);
+}
+
+std::unique_ptr<Task> make_task(const std::string& name, const TaskSources& sources, uint64_t seed) {
+    if (name == "spelling") return spelling_task(sources.words, seed);
+    if (name == "letter_count") return letter_count_task(sources.words, seed);
+    if (name == "arithmetic") return arithmetic_task(seed);
+    if (name == "identity") return identity_task(sources.identity, sources.model_name, seed);
+    std::string near = nearest(name, {"spelling", "letter_count", "arithmetic", "identity"});
+    fail("unknown task \"%s\"; there are spelling, letter_count, arithmetic and identity%s", name.c_str(),
+         near.empty() ? "" : (" (did you mean " + near + "?)").c_str());
 }
 
 std::vector<std::string> common_words(std::span<const std::string> texts, size_t count) {

@@ -48,6 +48,15 @@ std::unique_ptr<Task> arithmetic_task(uint64_t seed);
 std::unique_ptr<Task> identity_task(const std::vector<Conversation>& conversations,
                                     const std::string& model_name, uint64_t seed);
 
+/// What tasks are made from.
+struct TaskSources {
+    std::vector<std::string> words;     // spelling, letter_count
+    std::vector<Conversation> identity; // identity
+    std::string model_name = "nanochat_vl";
+};
+/// A task by its name; an unknown one is an error with the nearest name.
+std::unique_ptr<Task> make_task(const std::string& name, const TaskSources& sources, uint64_t seed);
+
 /// The most frequent words of 3 to 10 letters a-z, the most frequent first (ties in alphabetical order).
 std::vector<std::string> common_words(std::span<const std::string> texts, size_t count);
 

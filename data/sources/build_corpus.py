@@ -2,7 +2,7 @@
 
     build_corpus.py ROOT PACKAGES CORPUS CHAT
 
-Each source becomes CORPUS/name.jsonl with one {"text": ...} a line; CHAT/definitions.jsonl holds conversations.
+Each source becomes CORPUS/name.jsonl with one {"text": ...} a line; CHAT/*.jsonl hold conversations.
 """
 import collections
 import glob
@@ -15,6 +15,7 @@ import struct
 import sys
 import zlib
 
+VERSES = 3000
 DICTIONARY_BYTES = 5_000_000  # of GCIDE's 25 MB: prose should stay the larger part
 BOOKS = """Genesis|Exodus|Leviticus|Numbers|Deuteronomy|Joshua|Judges|Ruth|1 Samuel|2 Samuel|1 Kings|2 Kings
 1 Chronicles|2 Chronicles|Ezra|Nehemiah|Esther|Job|Psalms|Proverbs|Ecclesiastes|Song of Solomon|Isaiah|Jeremiah
@@ -209,6 +210,23 @@ def definitions(root, corpus):
                 {"role": "assistant", "content": f'"{word}" means: {gloss}.'}]}
 
 
+def verses(corpus):
+    """A verse to finish, cut at a pause near its middle; a fixed sample."""
+    found = []
+    for line in open(os.path.join(corpus, "kjv.jsonl"), encoding="utf-8"):
+        heading, _, text = json.loads(line)["text"].partition("\n\n")
+        for number, verse in enumerate(text.split("\n"), 1):
+            pauses = [m.end() for m in re.finditer("[,;:] ", verse) if 25 <= m.end() <= len(verse) - 25]
+            if pauses and len(verse) <= 200:
+                cut = min(pauses, key=lambda p: abs(p - len(verse) / 2))
+                found.append((hashlib.sha256(verse.encode()).digest(), verse[:cut].strip(), verse[cut:].strip(),
+                              heading.replace(", chapter ", " ") + f":{number}"))
+    for _, begin, end, place in sorted(found)[:VERSES]:
+        yield {"messages": [
+            {"role": "user", "content": f"Continue {place}: {begin}"},
+            {"role": "assistant", "content": end}]}
+
+
 LICENSES = """# Where this text comes from, and its licences
 
 | file | source | licence |
@@ -235,15 +253,16 @@ def main(root, packages, corpus, chat):
             for document in documents:
                 f.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
         print(f"build_corpus: {source.__name__:12} {len(documents):6} documents {sum(map(len, documents)):9} characters")
-    with open(os.path.join(chat, "definitions.jsonl"), "w", encoding="utf-8") as f:
-        count = 0
-        for conversation in definitions(root, corpus):
-            f.write(json.dumps(conversation, ensure_ascii=False) + "\n")
-            count += 1
-    print(f"build_corpus: {'definitions':12} {count:6} conversations")
+    count = {}
+    for name, conversations in (("definitions", definitions(root, corpus)), ("verses", verses(corpus))):
+        lines = [json.dumps(c, ensure_ascii=False) + "\n" for c in conversations]
+        with open(os.path.join(chat, name + ".jsonl"), "w", encoding="utf-8") as f:
+            f.writelines(lines)
+        count[name] = len(lines)
+        print(f"build_corpus: {name:12} {len(lines):6} conversations")
     total = sum(os.path.getsize(p) for p in glob.glob(os.path.join(corpus, "*.jsonl")))
-    if total < 10_000_000 or count < 1000:
-        stop(f"expected at least 10 MB of text and 1000 definitions, got {total} bytes and {count}")
+    if total < 10_000_000 or min(count.values()) < 1000:
+        stop(f"expected at least 10 MB of text and 1000 conversations a file, got {total} bytes and {count}")
     with open(os.path.join(corpus, "LICENSES.md"), "w", encoding="utf-8") as f:
         f.write(LICENSES)
         for path in sorted(os.listdir(packages)):

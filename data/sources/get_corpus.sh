@@ -4,14 +4,14 @@
 #   get_corpus.sh [FOLDER]      default: data/cache/corpus
 #
 # FOLDER gets one .jsonl a source, a line {"text": ...} a document, and LICENSES.md. FOLDER_chat gets conversations
-# made from a dictionary (definitions.jsonl). Packages are downloaded and unpacked, never installed: root is needed
+# made from it: what words mean (definitions.jsonl) and verses to finish (verses.jsonl). Packages are downloaded and unpacked, never installed: root is needed
 # only where the package lists are missing. A finished corpus is left alone.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-$here/../cache/corpus}"
 fail() { echo "get_corpus: error: $*" >&2; exit 1; }
 
-if [[ -f "$out/LICENSES.md" && -f "${out}_chat/definitions.jsonl" ]]; then
+if [[ -f "$out/LICENSES.md" && -f "${out}_chat/verses.jsonl" ]]; then
     echo "get_corpus: $out is complete ($(cat "$out"/*.jsonl | wc -c) bytes)"
     exit 0
 fi

@@ -368,6 +368,19 @@ TEST(Tasks, TestQuestionsAreNeverTrainedOn) {
     EXPECT_THROW(spelling_task({"Apple", "pear"}, 1), Error);
 }
 
+TEST(Tasks, ByName) {
+    TaskSources sources{.words = some_words(),
+                        .identity = read_conversations({NVL_SOURCE "/data/chat/identity.jsonl"})};
+    for (const char* name : {"spelling", "letter_count", "arithmetic", "identity"})
+        EXPECT_EQ(make_task(name, sources, 1)->name(), name);
+    try {
+        make_task("speling", sources, 1);
+        FAIL();
+    } catch (const Error& e) {
+        EXPECT_NE(std::string(e.what()).find("did you mean spelling?"), std::string::npos);
+    }
+}
+
 TEST(Tasks, Grades) {
     auto arithmetic = arithmetic_task(1);
     TaskExample e{{}, "-12"};
