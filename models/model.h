@@ -61,7 +61,9 @@ public:
     /// The matrix (V, C) that turns hidden states into logits; the embedding itself where they are tied.
     virtual Tensor head() const = 0;
 
-    Tensor logits(const Batch& batch);
+    /// hidden (T, C) -> logits (T, V) in f32 whatever the compute type. Records no backward: training goes
+    /// through linear_cross_entropy, which never holds all logits.
+    Tensor head_logits(Tensor hidden);
     /// Takes memory for all weights: parameters with gradients, or plain tensors for inference.
     void allocate(Store& store, Dtype dtype, bool gradients);
     /// Fills every weight from normal(mean, std) as a function of (seed, name, index).

@@ -44,7 +44,7 @@ GemmArgs checked(const GemmArgs& args) {
           "gemm: inputs are f32, bf16 or f64, not %s", name_of(g.in));
     check(g.in == Dtype::f64 ? g.out == Dtype::f64 : g.out == Dtype::f32 || g.out == Dtype::bf16,
           "gemm: %s inputs cannot give %s", name_of(g.in), name_of(g.out));
-    bool swiglu = g.activation == Activation::swiglu;
+    bool swiglu = g.activation == Epilogue::swiglu;
     int64_t cols = swiglu ? g.N / 2 : g.N;
     if (!g.lda) g.lda = std::max<int64_t>(1, g.trans_a ? g.M : g.K);
     if (!g.ldb) g.ldb = std::max<int64_t>(1, g.trans_b ? g.K : g.N);

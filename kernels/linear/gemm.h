@@ -32,7 +32,7 @@ struct GemmOrder {
 GemmOrder gemm_order(int64_t K);
 
 /// swiglu: silu(gate) * up for a weight packed from two matrices; C then has N / 2 columns.
-enum class Activation : uint8_t { none, gelu_tanh, swiglu };
+enum class Epilogue : uint8_t { none, gelu_tanh, swiglu };
 
 class PackedWeight;
 
@@ -57,7 +57,7 @@ struct GemmArgs {
     Dtype bias_dtype = Dtype::f32;
     const void* residual = nullptr; // (M,N), leading dimension ldr; may be C itself
     int64_t ldr = 0;
-    Activation activation = Activation::none;
+    Epilogue activation = Epilogue::none;
     const PackedWeight* packed = nullptr; // instead of B
     int leaves =
         0; // 0: gemm_order(K). 1, 2, 4 or 8: what a rank that has a part of K computes of the whole's
@@ -73,7 +73,7 @@ public:
     PackedWeight() = default;
     /// From W (N,K), the layout of trans_b. The source may be freed afterwards.
     PackedWeight(const void* W, int64_t ld, int64_t N, int64_t K, Dtype dtype);
-    /// From gate and up (F,K) each, for Activation::swiglu: N() is 2 F.
+    /// From gate and up (F,K) each, for Epilogue::swiglu: N() is 2 F.
     PackedWeight(const void* gate, const void* up, int64_t ld, int64_t F, int64_t K, Dtype dtype);
     int64_t N() const { return N_; }
     int64_t K() const { return K_; }

@@ -68,9 +68,9 @@ struct GemmDriver {
     const int64_t words = words_of(g.in, g.K), panels_n = ceil_div(g.N, NR);
     const int64_t block_n = few_rows ? 4 : BLOCK_N;
     const Groups k{g.in, {g.K / g.leaves, g.leaves}, few_rows ? INT64_MAX / 16 : GROUP_WORDS};
-    const bool swiglu = e.activation == Activation::swiglu;
+    const bool swiglu = e.activation == Epilogue::swiglu;
     const bool direct = e.out == Dtype::f32 && !e.accumulate && !e.bias && !e.residual && !swiglu &&
-                        e.activation == Activation::none; // whole tiles go straight to C
+                        e.activation == Epilogue::none; // whole tiles go straight to C
 
     // The chunk of A in hand: rows [m0, m0 + rows) in panels of nearly equal height (no wasted rows).
     int64_t m0 = 0, panels_m = 0, height = 0, taller = 0, stride_a = 0;

@@ -27,8 +27,8 @@ static void tree(const double* a, int64_t stride, const double* slab, int64_t le
     std::copy(c, c + COLS, out);
 }
 
-static double activate(double x, Activation activation) {
-    if (activation == Activation::none) return x;
+static double activate(double x, Epilogue activation) {
+    if (activation == Epilogue::none) return x;
     return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 

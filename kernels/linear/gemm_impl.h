@@ -244,9 +244,9 @@ struct OutBf16 {
 /// W (or fewer) outputs of one row: x is the sum, up the second half of a swiglu.
 template <class O> INLINE void finish_vector(V x, V up, const float* bias, const typename O::E* residual,
                                              typename O::E* c, const GemmEpilogue& e) {
-    if (e.activation == Activation::swiglu) x = x * sigmoid(x) * up;
+    if (e.activation == Epilogue::swiglu) x = x * sigmoid(x) * up;
     if (bias) x = x + load(bias);
-    if (e.activation == Activation::gelu_tanh) x = gelu_tanh(x);
+    if (e.activation == Epilogue::gelu_tanh) x = gelu_tanh(x);
     if (residual) x = x + O::read(residual);
     if (e.accumulate) x = O::read(c) + x;
     O::write(c, x);
@@ -260,7 +260,7 @@ void finish_as(const float* tile, int rows, int cols, const GemmEpilogue& e, int
         for (int j = 0; j < cols; j += W) {
             const float* t = tile + i * NR + j;
             const float* bias = e.bias ? e.bias + col0 + j : nullptr;
-            V up = e.activation == Activation::swiglu ? load(t + NR / 2) : V{};
+            V up = e.activation == Epilogue::swiglu ? load(t + NR / 2) : V{};
             if (cols - j >= W) {
                 finish_vector<O>(load(t), up, bias, residual ? residual + j : nullptr, c + j, e);
                 continue;

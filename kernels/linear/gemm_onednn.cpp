@@ -47,7 +47,7 @@ void gemm_onednn(const GemmArgs& g, const GemmEpilogue& e) {
     follow_threads();
     static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     thread_local dnnl::stream stream(engine);
-    bool plain = !e.accumulate && !e.bias && !e.residual && e.activation == Activation::none;
+    bool plain = !e.accumulate && !e.bias && !e.residual && e.activation == Epilogue::none;
     float* sum = plain ? nullptr : reinterpret_cast<float*>(scratch(size_t(g.M * g.N) * 4, 7));
     auto a = describe(g.M, g.K, g.lda, g.trans_a, g.in), b = describe(g.K, g.N, g.ldb, g.trans_b, g.in);
     auto c = plain ? describe(g.M, g.N, g.ldc, false, g.out) : describe(g.M, g.N, g.N, false, Dtype::f32);

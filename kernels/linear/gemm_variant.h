@@ -40,7 +40,7 @@ struct GemmEpilogue {
     const float* bias; // f32, readable up to a multiple of NR; or null
     const void* residual;
     int64_t ldr;
-    Activation activation;
+    Epilogue activation;
 };
 
 struct GemmVariant {

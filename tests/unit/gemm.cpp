@@ -137,7 +137,7 @@ template <class X> void check_variants() {
             GemmArgs g = p.args(C.data(), true);
             g.out = Dtype::bf16, g.bias = bias.data(), g.bias_dtype = Dtype::bf16,
             g.residual = residual.data();
-            g.accumulate = true, g.activation = Activation::gelu_tanh;
+            g.accumulate = true, g.activation = Epilogue::gelu_tanh;
             gemm(g);
         };
         full = first, finished(full);
@@ -181,7 +181,7 @@ template <class X, class Out> void check_epilogues() {
     C = residual, g.residual = C.data(); // in place
     gemm(g);
     EXPECT_TRUE(same(C, expected)) << "residual in place";
-    g.residual = nullptr, g.activation = Activation::gelu_tanh;
+    g.residual = nullptr, g.activation = Epilogue::gelu_tanh;
     gemm(g);
     for (int64_t i = 0; i < n; i++) {
         double x = p.product[i] + bias[i % p.N], u = 0.7978845608028654 * (x + 0.044715 * x * x * x);
@@ -248,7 +248,7 @@ TEST(Gemm, Swiglu) {
         PackedWeight both(gate.b.data(), up_weight.data(), 0, F, K, Dtype::bf16);
         std::vector<float> C(M * F + 8, 7.0f);
         GemmArgs f = gate.args(C.data(), true);
-        f.N = 2 * F, f.packed = &both, f.activation = Activation::swiglu;
+        f.N = 2 * F, f.packed = &both, f.activation = Epilogue::swiglu;
         gemm(f);
         for (int64_t i = 0; i < M * F; i++) {
             double x = gate.product[i], expected = x / (1 + std::exp(-x)) * up[i];
@@ -337,7 +337,7 @@ TEST(Gemm, ErrorsAreClear) {
     EXPECT_EQ(message(bad), "gemm: f32 inputs cannot give f64");
     bad = g, bad.B = nullptr;
     EXPECT_EQ(message(bad), "gemm: B is null");
-    bad = g, bad.activation = Activation::swiglu;
+    bad = g, bad.activation = Epilogue::swiglu;
     EXPECT_EQ(message(bad), "gemm: swiglu needs a weight packed from gate and up");
     PackedWeight packed(x.data(), 0, 4, 4, Dtype::f32);
     bad = g, bad.packed = &packed;

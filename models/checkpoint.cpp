@@ -1,0 +1,91 @@
+#include "models/checkpoint.h"
+
+#include <algorithm>
+
+#include "engine/io/file.h"
+#include "engine/io/safetensors.h"
+
+namespace nvl {
+
+bool is_gguf(const std::string& path) {
+    return path.size() > 5 && path.compare(path.size() - 5, 5, ".gguf") == 0;
+}
+
+static Json read_config(const std::string& folder) {
+    std::string path = folder + "/config.json";
+    check(exists(folder), "%s: no such model; expected a Hugging Face folder or a .gguf file",
+          folder.c_str());
+    check(is_directory(folder), "%s: expected a Hugging Face folder or a .gguf file", folder.c_str());
+    check(exists(path), "%s: not found; a model folder holds config.json and model.safetensors",
+          path.c_str());
+    Json config = Json::parse(read_file(path), nullptr, false);
+    check(!config.is_discarded(), "%s: not valid JSON", path.c_str());
+    return config;
+}
+
+std::unique_ptr<Model> open_model(const std::string& path) {
+    try {
+        return make_model(is_gguf(path) ? config_of_gguf(path) : read_config(path));
+    } catch (const Error& e) {
+        std::string text = e.what();
+        fail("%s%s", text.rfind(path, 0) == 0 ? "" : (path + ": ").c_str(), text.c_str());
+    }
+}
+
+// Hub files of base models carry no "transformer." or "model." prefix.
+static const StoredTensor* find_weight(const Checkpoint& file, const std::string& name) {
+    if (const StoredTensor* t = file.find(name)) return t;
+    return file.find(name.substr(name.find('.') + 1));
+}
+// Buffers that old checkpoints hold beside the weights, and the head where it is tied to the embedding.
+static bool known_extra(const std::string& name) {
+    auto ends_with = [&](const std::string& end) {
+        return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+    };
+    return ends_with(".attn.bias") || ends_with(".masked_bias") || ends_with("rotary_emb.inv_freq") ||
+           name == "lm_head.weight";
+}
+
+void load_weights(Model& model, const std::string& path) {
+    if (is_gguf(path)) return load_gguf_weights(model, path);
+    Checkpoint file(path);
+    std::vector<const StoredTensor*> used;
+    model.each([&](const WeightInfo& w, Tensor& t) {
+        const StoredTensor* stored = find_weight(file, w.name);
+        check(stored, "%s: weight %s %s is missing", path.c_str(), w.name.c_str(), w.shape.text().c_str());
+        check(stored->shape == w.shape, "%s: weight %s is %s, config.json asks for %s", path.c_str(),
+              w.name.c_str(), stored->shape.text().c_str(), w.shape.text().c_str());
+        convert(*stored, t.dtype(), t.buffer->data);
+        used.push_back(stored);
+    });
+    for (const StoredTensor& t : file.tensors())
+        check(std::find(used.begin(), used.end(), &t) != used.end() || known_extra(t.name),
+              "%s: tensor %s %s is not part of this model (model_type %s)", path.c_str(), t.name.c_str(),
+              t.shape.text().c_str(), model.config["model_type"].get<std::string>().c_str());
+}
+
+std::unique_ptr<Model> load_model(const std::string& path, Store& store, Dtype dtype, bool gradients) {
+    auto model = open_model(path);
+    model->allocate(store, dtype, gradients);
+    load_weights(*model, path);
+    return model;
+}
+
+void save_model(Model& model, const std::string& folder,
+                const std::function<Tensor(const WeightInfo&, const Tensor&)>& value_of,
+                int64_t max_shard_bytes) {
+    std::vector<TensorSource> sources;
+    Dtype dtype = Dtype::f32;
+    for (auto& [w, t] : model.weights()) {
+        Tensor value = value_of ? value_of(w, t) : t;
+        sources.push_back({w.name, w.shape, value.buffer->data, value.dtype()});
+        dtype = value.dtype();
+    }
+    write_checkpoint(folder, sources, max_shard_bytes);
+    Json config = model.config;
+    config.erase("torch_dtype");
+    config["dtype"] = dtype == Dtype::bf16 ? "bfloat16" : dtype == Dtype::f64 ? "float64" : "float32";
+    write_file(folder + "/config.json", config.dump(2) + "\n");
+}
+
+} // namespace nvl

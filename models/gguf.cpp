@@ -1,0 +1,113 @@
+// Models of the llama, qwen2 and qwen3 families from GGUF files: metadata as a config.json, tensors under
+// their Hugging Face names, dequantised.
+#include "engine/io/gguf.h"
+
+#include <vector>
+
+#include "engine/base/parallel.h"
+#include "kernels/quant/quantize.h"
+#include "models/checkpoint.h"
+
+namespace nvl {
+
+Json config_of_gguf(const std::string& path) {
+    Gguf file(path);
+    std::string arch = file.string("general.architecture");
+    check(arch == "llama" || arch == "qwen2" || arch == "qwen3",
+          "%s: general.architecture \"%s\" is not supported; this build reads llama, qwen2 and qwen3",
+          path.c_str(), arch.c_str());
+    auto key = [&](const char* name) { return arch + "." + name; };
+    check(!file.find("rope_freqs.weight"),
+          "%s: rope_freqs.weight (scaled rotary frequencies) is not supported", path.c_str());
+    auto scaling = file.find_string(key("rope.scaling.type"));
+    check(!scaling || *scaling == "none", "%s: %s \"%s\" is not supported", path.c_str(),
+          key("rope.scaling.type").c_str(), scaling->c_str());
+
+    Json c;
+    c["model_type"] = arch;
+    c["architectures"] = {arch == "llama"   ? "LlamaForCausalLM"
+                          : arch == "qwen2" ? "Qwen2ForCausalLM"
+                                            : "Qwen3ForCausalLM"};
+    int64_t H = file.integer(key("attention.head_count")), C = file.integer(key("embedding_length"));
+    check(H > 0 && C > 0, "%s: head count %ld and embedding length %ld; expected positive numbers",
+          path.c_str(), H, C);
+    c["hidden_size"] = C;
+    c["num_hidden_layers"] = file.integer(key("block_count"));
+    c["intermediate_size"] = file.integer(key("feed_forward_length"));
+    c["num_attention_heads"] = H;
+    c["num_key_value_heads"] = file.find_integer(key("attention.head_count_kv")).value_or(H);
+    c["head_dim"] = file.find_integer(key("attention.key_length")).value_or(C / H);
+    c["max_position_embeddings"] = file.integer(key("context_length"));
+    c["rms_norm_eps"] = file.number(key("attention.layer_norm_rms_epsilon"));
+    c["rope_theta"] = file.find_number(key("rope.freq_base")).value_or(10000.0);
+    c["hidden_act"] = "silu";
+    c["vocab_size"] = file.at("token_embd.weight").shape[0].size;
+    c["tie_word_embeddings"] = !file.find("output.weight");
+    for (const char* id : {"bos", "eos"})
+        if (auto value = file.find_integer(std::string("tokenizer.ggml.") + id + "_token_id"))
+            c[std::string(id) + "_token_id"] = *value;
+    return c;
+}
+
+// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"
+static std::string gguf_name(const std::string& name) {
+    static const std::vector<std::pair<std::string, std::string>> parts{
+        {"model.embed_tokens.", "token_embd."},
+        {"model.norm.", "output_norm."},
+        {"lm_head.", "output."},
+        {"model.layers.", "blk."},
+        {"input_layernorm.", "attn_norm."},
+        {"post_attention_layernorm.", "ffn_norm."},
+        {"self_attn.q_proj.", "attn_q."},
+        {"self_attn.k_proj.", "attn_k."},
+        {"self_attn.v_proj.", "attn_v."},
+        {"self_attn.o_proj.", "attn_output."},
+        {"self_attn.q_norm.", "attn_q_norm."},
+        {"self_attn.k_norm.", "attn_k_norm."},
+        {"mlp.gate_proj.", "ffn_gate."},
+        {"mlp.up_proj.", "ffn_up."},
+        {"mlp.down_proj.", "ffn_down."}};
+    std::string result = name;
+    for (auto& [from, to] : parts)
+        if (size_t at = result.find(from); at != result.npos) result.replace(at, from.size(), to);
+    return result;
+}
+
+// GGUF's llama rotates pairs (2i, 2i + 1) and stores q and k with their rows in that order; ours (and the
+// Hub's) rotates (i, i + D/2). Row h*D + a*D/2 + i of ours is row h*D + 2i + a of the file.
+static void unpair_rows(std::vector<float>& values, int64_t rows, int64_t cols, int64_t D) {
+    std::vector<float> paired = values;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t within = r % D, a = within / (D / 2), i = within % (D / 2), from = r - within + 2 * i + a;
+        std::copy_n(paired.begin() + from * cols, cols, values.begin() + r * cols);
+    }
+}
+
+void load_gguf_weights(Model& model, const std::string& path) {
+    Gguf file(path);
+    bool paired = file.string("general.architecture") == "llama";
+    size_t used = 0;
+    model.each([&](const WeightInfo& w, Tensor& t) {
+        std::string name = gguf_name(w.name);
+        const GgufTensor* stored = file.find(name);
+        check(stored, "%s: tensor %s %s is missing", path.c_str(), name.c_str(), w.shape.text().c_str());
+        check(stored->shape == w.shape, "%s: tensor %s is %s, the metadata asks for %s", path.c_str(),
+              name.c_str(), stored->shape.text().c_str(), w.shape.text().c_str());
+        used++;
+        int64_t n = w.shape.numel(), rows = w.shape[0];
+        std::vector<float> values(static_cast<size_t>(n));
+        dequantize(stored->type, stored->bytes, n, values.data());
+        if (paired && (name.find("attn_q.") != name.npos || name.find("attn_k.") != name.npos))
+            unpair_rows(values, rows, n / rows, model.dims.D);
+        dispatch(t.dtype(), [&]<class X> {
+            X* to = host<X>(t);
+            parallel_for(n, 65536, [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; i++) to[i] = X(values[size_t(i)]);
+            });
+        });
+    });
+    check(used == file.tensors().size(), "%s: has %zu tensors, this model uses %zu of them", path.c_str(),
+          file.tensors().size(), used);
+}
+
+} // namespace nvl
