@@ -23,7 +23,7 @@ typedef float V __attribute__((vector_size(4 * W)));
 typedef uint32_t U __attribute__((vector_size(4 * W)));
 typedef int32_t I __attribute__((vector_size(4 * W)));
 typedef uint16_t H __attribute__((vector_size(2 * W)));
-typedef V VMem __attribute__((aligned(4), may_alias));
+typedef V VMem __attribute__((aligned(2), may_alias)); // rows of bf16 begin anywhere
 typedef H HMem __attribute__((aligned(2), may_alias));
 
 INLINE V load(const void* p) { return *static_cast<const VMem*>(p); }
