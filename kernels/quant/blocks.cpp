@@ -2,21 +2,21 @@
 
 namespace nvl::quant {
 
-void Q4_0::decode(float* y) const {
+void Q4_0::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     for (int j = 0; j < 16; j++) {
         y[j] = scale * float((q[j] & 15) - 8);
         y[j + 16] = scale * float((q[j] >> 4) - 8);
     }
 }
-void Q4_1::decode(float* y) const {
+void Q4_1::decode(float* __restrict y) const {
     float scale = half_to_float(d), add = half_to_float(m);
     for (int j = 0; j < 16; j++) {
         y[j] = scale * float(q[j] & 15) + add;
         y[j + 16] = scale * float(q[j] >> 4) + add;
     }
 }
-void Q5_0::decode(float* y) const {
+void Q5_0::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     uint32_t high = h;
     for (int j = 0; j < 16; j++) {
@@ -24,7 +24,7 @@ void Q5_0::decode(float* y) const {
         y[j + 16] = scale * float(int(q[j] >> 4 | (high >> (j + 16) & 1) << 4) - 16);
     }
 }
-void Q5_1::decode(float* y) const {
+void Q5_1::decode(float* __restrict y) const {
     float scale = half_to_float(d), add = half_to_float(m);
     uint32_t high = h;
     for (int j = 0; j < 16; j++) {
@@ -32,12 +32,12 @@ void Q5_1::decode(float* y) const {
         y[j + 16] = scale * float(q[j] >> 4 | (high >> (j + 16) & 1) << 4) + add;
     }
 }
-void Q8_0::decode(float* y) const {
+void Q8_0::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     for (int j = 0; j < 32; j++) y[j] = scale * float(q[j]);
 }
 
-void Q2_K::decode(float* y) const {
+void Q2_K::decode(float* __restrict y) const {
     float scale = half_to_float(d), least = half_to_float(dmin);
     for (int run = 0; run < 16; run++) {
         float a = scale * float(s[run] & 15), b = least * float(s[run] >> 4);
@@ -46,7 +46,7 @@ void Q2_K::decode(float* y) const {
         for (int j = 0; j < 16; j++) y[16 * run + j] = a * float(p[j] >> shift & 3) - b;
     }
 }
-void Q3_K::decode(float* y) const {
+void Q3_K::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     for (int run = 0; run < 16; run++) {
         int six = (s[run % 8] >> run / 8 * 4 & 15) | (s[8 + run % 4] >> run / 4 * 2 & 3) << 4;
@@ -57,18 +57,19 @@ void Q3_K::decode(float* y) const {
             y[16 * run + j] = a * float(((p[j] >> shift & 3) | (high[j] >> bit & 1) << 2) - 4);
     }
 }
-void Q4_K::decode(float* y) const {
+void Q4_K::decode(float* __restrict y) const {
     float scale = half_to_float(d), least = half_to_float(dmin);
-    for (int run = 0; run < 8; run++) {
-        int six, min;
-        scale_min(s, run, six, min);
-        float a = scale * float(six), b = least * float(min);
-        const uint8_t* p = q + 32 * (run / 2);
-        int shift = run % 2 * 4;
-        for (int j = 0; j < 32; j++) y[32 * run + j] = a * float(p[j] >> shift & 15) - b;
+    for (int run = 0; run < 8; run += 2) { // the two runs of the same bytes: shifts by a constant vectorise
+        int six[2], min[2];
+        scale_min(s, run, six[0], min[0]), scale_min(s, run + 1, six[1], min[1]);
+        float a0 = scale * float(six[0]), b0 = least * float(min[0]);
+        float a1 = scale * float(six[1]), b1 = least * float(min[1]);
+        const uint8_t* p = q + 16 * run;
+        for (int j = 0; j < 32; j++) y[32 * run + j] = a0 * float(p[j] & 15) - b0;
+        for (int j = 0; j < 32; j++) y[32 * run + 32 + j] = a1 * float(p[j] >> 4) - b1;
     }
 }
-void Q5_K::decode(float* y) const {
+void Q5_K::decode(float* __restrict y) const {
     float scale = half_to_float(d), least = half_to_float(dmin);
     for (int run = 0; run < 8; run++) {
         int six, min;
@@ -80,7 +81,7 @@ void Q5_K::decode(float* y) const {
             y[32 * run + j] = a * float((p[j] >> shift & 15) | (h[j] >> run & 1) << 4) - b;
     }
 }
-void Q6_K::decode(float* y) const {
+void Q6_K::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     for (int run = 0; run < 16; run++) {
         float a = scale * float(s[run]);
@@ -91,7 +92,7 @@ void Q6_K::decode(float* y) const {
             y[16 * run + j] = a * float(((low[j] >> shift & 15) | (high[j] >> 2 * quarter & 3) << 4) - 32);
     }
 }
-void Q8_K::decode(float* y) const {
+void Q8_K::decode(float* __restrict y) const {
     for (int j = 0; j < 256; j++) y[j] = d * float(q[j]);
 }
 
@@ -100,14 +101,14 @@ static constexpr int8_t LEVELS[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                       1,    13,   25,  38,  53,  69,  89,  113};
 static constexpr int8_t E2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-void IQ4_NL::decode(float* y) const {
+void IQ4_NL::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     for (int j = 0; j < 16; j++) {
         y[j] = scale * float(LEVELS[q[j] & 15]);
         y[j + 16] = scale * float(LEVELS[q[j] >> 4]);
     }
 }
-void IQ4_XS::decode(float* y) const {
+void IQ4_XS::decode(float* __restrict y) const {
     float scale = half_to_float(d);
     for (int run = 0; run < 8; run++) {
         int six = (sl[run / 2] >> run % 2 * 4 & 15) | (sh >> 2 * run & 3) << 4;
@@ -118,7 +119,7 @@ void IQ4_XS::decode(float* y) const {
         }
     }
 }
-void MXFP4::decode(float* y) const {
+void MXFP4::decode(float* __restrict y) const {
     // 2^(e - 128) by its bits; the two smallest are subnormal
     float scale = std::bit_cast<float>(e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23);
     for (int j = 0; j < 16; j++) {

@@ -25,14 +25,15 @@ inline float half_to_float(uint16_t h) {
     return std::bit_cast<float>(bits | uint32_t(h & 0x8000) << 16);
 }
 
-// Packed: the bytes of a file may start anywhere.
+// Packed: the bytes of a file may start anywhere. __restrict: without it the stores to y might change q, and
+// nothing vectorises.
 
 /// value = d * (n(i) - 8)
 struct [[gnu::packed]] Q4_0 {
     static constexpr int ELEMENTS = 32;
     uint16_t d;
     uint8_t q[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = d * n(i) + m
@@ -40,7 +41,7 @@ struct [[gnu::packed]] Q4_1 {
     static constexpr int ELEMENTS = 32;
     uint16_t d, m;
     uint8_t q[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = d * (n(i) + 16 * (bit i of h) - 16)
@@ -49,7 +50,7 @@ struct [[gnu::packed]] Q5_0 {
     uint16_t d;
     uint32_t h;
     uint8_t q[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = d * (n(i) + 16 * (bit i of h)) + m
@@ -58,7 +59,7 @@ struct [[gnu::packed]] Q5_1 {
     uint16_t d, m;
     uint32_t h;
     uint8_t q[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = d * q[i]
@@ -66,7 +67,7 @@ struct [[gnu::packed]] Q8_0 {
     static constexpr int ELEMENTS = 32;
     uint16_t d;
     int8_t q[32];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// 16 runs of 16, s[run] = scale in the low nibble, minimum in the high one:
@@ -76,7 +77,7 @@ struct [[gnu::packed]] Q2_K {
     static constexpr int ELEMENTS = 256;
     uint8_t s[16], q[64];
     uint16_t d, dmin;
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// 16 runs of 16 with scales of 6 bits: the low 4 are nibble run / 8 of s[run % 8], the high 2 are bits
@@ -86,7 +87,7 @@ struct [[gnu::packed]] Q3_K {
     static constexpr int ELEMENTS = 256;
     uint8_t h[32], q[64], s[12];
     uint16_t d;
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// 8 runs of 32 with a scale and a minimum of 6 bits each (scale_min):
@@ -96,7 +97,7 @@ struct [[gnu::packed]] Q4_K {
     static constexpr int ELEMENTS = 256;
     uint16_t d, dmin;
     uint8_t s[12], q[128];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// As Q4_K, with bit `run` of h[i % 32] as bit 4 of n.
@@ -104,7 +105,7 @@ struct [[gnu::packed]] Q5_K {
     static constexpr int ELEMENTS = 256;
     uint16_t d, dmin;
     uint8_t s[12], h[32], q[128];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// 16 runs of 16. Half a = i / 128, quarter k = i % 128 / 32, j = i % 32:
@@ -115,7 +116,7 @@ struct [[gnu::packed]] Q6_K {
     uint8_t l[128], h[64];
     int8_t s[16];
     uint16_t d;
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = d * q[i];   sums of 16 neighbours serve integer dot products
@@ -124,7 +125,7 @@ struct [[gnu::packed]] Q8_K {
     float d;
     int8_t q[256];
     int16_t sums[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = d * LEVELS[n(i)],   16 uneven levels in blocks.cpp
@@ -132,7 +133,7 @@ struct [[gnu::packed]] IQ4_NL {
     static constexpr int ELEMENTS = 32;
     uint16_t d;
     uint8_t q[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// 8 runs of 32, each ordered as n(i) over its 16 bytes of q; scales of 6 bits: the low 4 are nibble run % 2
@@ -141,14 +142,14 @@ struct [[gnu::packed]] IQ4_XS {
     static constexpr int ELEMENTS = 256;
     uint16_t d, sh;
     uint8_t sl[4], q[128];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// value = 2^(e - 127) * E2M1[n(i)]   (OCP Microscaling Formats v1.0; kept as 2^(e - 128) * twice the level)
 struct [[gnu::packed]] MXFP4 {
     static constexpr int ELEMENTS = 32;
     uint8_t e, q[16];
-    void decode(float* y) const;
+    void decode(float* __restrict y) const;
 };
 
 /// The 6-bit scale and minimum of run r in the 12 packed bytes of Q4_K and Q5_K: runs 0-3 take the low six
