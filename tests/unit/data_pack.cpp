@@ -27,6 +27,11 @@ struct Folder {
 void overwrite(const std::string& path, std::string_view content) {
     std::ofstream(path, std::ios::binary | std::ios::trunc).write(content.data(), long(content.size()));
 }
+/// Sets the number of threads for one test.
+struct Threads {
+    int before = threads();
+    ~Threads() { set_threads(before); }
+};
 TokenizerId toy(int64_t vocabulary = 1000) { return {std::string(64, 'a'), vocabulary}; }
 
 /// Documents whose tokens are all different: token = running number.
@@ -132,6 +137,7 @@ TEST(Shards, NothingIsLeftWhenWritingFails) {
 }
 
 TEST(Shards, WritingDoesNotDependOnThreads) {
+    Threads restore;
     Folder f;
     std::vector<std::string> texts;
     for (int i = 0; i < 5000; i++) texts.push_back("text " + std::to_string(i * 7919));
@@ -318,6 +324,7 @@ TEST(Prepare, OnceForTheSameTextAndAgainForAnother) {
         calls++;
         return std::vector<int32_t>(s.begin(), s.end());
     };
+    Threads restore;
     set_threads(1);
     PrepareOptions options{.validation_fraction = 0.2, .shards = {.begin = 256, .tokens_per_shard = 2000}};
     PreparedCorpus first = prepare_corpus({text}, out, encode, toy(), options);
