@@ -3,7 +3,6 @@
 //   q, k, v = Wq h + bq, Wk h + bk, Wv h + bv      per head: q, k = rope(norm(q)), rope(norm(k))
 //   out     = Wo attention(q, k, v) + bo            biases and norms where the family has them
 #pragma once
-#include "kernels/position/rope.h"
 #include "models/blocks/attend.h"
 #include "models/model.h"
 
@@ -13,7 +12,6 @@ struct AttentionConfig {
     int64_t C, H, G, D;
     bool qkv_bias = false, output_bias = false, qk_norm = false;
     double eps = 1e-6, scale = 0, std = 0.02, output_std = 0.02; // scale 0: 1 / sqrt(D)
-    RopeTable rope;
 };
 
 struct AttentionWeights {

@@ -22,6 +22,7 @@ struct Batch {
     Tensor positions;       // (T) i32, counted from 0 in each sequence
     Tensor sequence_starts; // (N + 1) i32, for training; repeated totals are empty sequences
     Cache* cache = nullptr; // for inference
+    Tensor angles;          // of rotary positions: the model computes them once for all layers
 };
 
 } // namespace nvl
