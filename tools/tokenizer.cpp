@@ -184,7 +184,7 @@ static int convert(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     return run_main("tokenizer", [&] {
-        std::string command = argc > 1 ? argv[1] : "--help";
+        std::string command = argc > 1 ? argv[1] : "nothing";
         if (command == "train") return train(argc, argv);
         if (command == "encode") return encode(argc, argv);
         if (command == "decode") return decode(argc, argv);

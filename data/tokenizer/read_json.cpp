@@ -1,5 +1,6 @@
 // Reads Hugging Face's tokenizer.json (byte-level BPE) and the small files beside it. What a file asks for
 // and we do not do is an error that names it: ids that differ silently would be worse than none.
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -138,6 +139,8 @@ void read_model(Node model, TokenizerParts& parts) {
               printable(model[key].string()).c_str());
     parts.ignore_merges = model["ignore_merges"].boolean_or(false);
     parts.unknown = model["unk_token"].string_or("");
+    check(parts.unknown.empty() || !model["fuse_unk"].boolean_or(false), "%s.fuse_unk: not supported",
+          model.where.c_str());
     read_vocabulary(model["vocab"], parts);
     read_merges(model["merges"], parts);
 }
@@ -284,6 +287,17 @@ void read_names(Node config, TokenizerParts& parts) {
     take("bos_token", parts.bos), take("eos_token", parts.eos), take("pad_token", parts.pad);
 }
 
+// bos and the like may be pieces of the vocabulary that tokenizer.json does not list as added: they are
+// special all the same, as `transformers` has it.
+void add_named(TokenizerParts& parts) {
+    for (auto* name : {&parts.bos, &parts.eos, &parts.pad}) {
+        if (name->empty() || std::ranges::count(parts.added, *name, &AddedToken::content)) continue;
+        auto at = std::ranges::find(parts.vocabulary, *name);
+        if (at != parts.vocabulary.end())
+            parts.added.push_back({.id = int(at - parts.vocabulary.begin()), .content = *name});
+    }
+}
+
 // One template, or a list of named ones, of which "default" is meant.
 std::string read_chat_template(Node n) {
     if (n.null() || n.value->is_string()) return n.string_or("");
@@ -319,6 +333,7 @@ Tokenizer Tokenizer::from_hf(const std::string& path) {
             read_names(node, parts);
             if (parts.chat_template.empty()) parts.chat_template = read_chat_template(node["chat_template"]);
         }
+    add_named(parts);
     if (exists(folder + "/chat_template.jinja"))
         parts.chat_template = read_file(folder + "/chat_template.jinja");
     return Tokenizer(std::move(parts));

@@ -32,7 +32,7 @@ static void expect_goldens(const Tokenizer& t) {
 }
 TEST(Tokenizer, IdsOfSmolLM2) { expect_goldens(smollm2_part()); }
 TEST(Tokenizer, IdsOfSmolLM2FromItsFile) {
-    std::string path = std::string(NVL_SOURCE) + "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+    std::string path = std::string(NVL_SOURCE) + "/models/cache/SmolLM2-135M-Instruct.Q4_1.gguf";
     if (!exists(path)) GTEST_SKIP() << path << " is not here";
     Tokenizer t = load_tokenizer(path);
     expect_goldens(t);

@@ -97,6 +97,12 @@ TEST(TokenizerFiles, ConfigNamesTokensAndTemplate) {
     EXPECT_EQ(t.chat_template(), "y");
     write_file(dir + "/chat_template.jinja", "z");
     EXPECT_EQ(load_tokenizer(dir).chat_template(), "z");
+    write_file(dir + "/special_tokens_map.json",
+               R"({"eos_token": "abc"})"); // a piece that is not listed as added
+    t = load_tokenizer(dir);
+    EXPECT_EQ(t.eos(), 6);
+    EXPECT_EQ(t.encode("abcabc", true), (std::vector<int>{6, 6}));
+    EXPECT_TRUE(t.is_special(6));
     write_file(dir + "/tokenizer_config.json", R"({"bos_token": 5})");
     EXPECT_TRUE(
         contains(message_of([&] { load_tokenizer(dir); }), "bos_token: expected a string, found number"));
@@ -176,6 +182,13 @@ TEST(TokenizerFiles, MistakesAreNamed) {
     EXPECT_TRUE(
         contains(with("/model/type", "Unigram"), "model.type: only BPE is supported, found 'Unigram'"));
     EXPECT_TRUE(contains(with("/model/byte_fallback", true), "byte fallback"));
+    EXPECT_TRUE(contains(with("/model",
+                              [] {
+                                  Json m = small()["model"];
+                                  m["unk_token"] = "a", m["fuse_unk"] = true;
+                                  return m;
+                              }()),
+                         "fuse_unk: not supported"));
     EXPECT_TRUE(contains(with("/model/dropout", 0.1), "dropout"));
     EXPECT_TRUE(contains(with("/model/end_of_word_suffix", "</w>"), "end_of_word_suffix: not supported"));
     EXPECT_TRUE(contains(with("/model/vocab", Json::object()), "the vocabulary is empty"));
