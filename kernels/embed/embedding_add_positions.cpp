@@ -12,11 +12,12 @@ namespace nvl {
 static void forward(Out y, In table, In ids, In places, In positions) {
     dispatch(table.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = y.cols();
         for_rows(y, [&](int64_t t) {
             const X* a = table.row<X>(checked_id("embedding", ids, t, table.dim(0)));
             const X* b = places.row<X>(checked_id("position embedding", positions, t, places.dim(0)));
             X* to = y.row<X>(t);
-            for (int64_t c = 0; c < y.cols(); c++) to[c] = X(A(a[c]) + A(b[c]));
+            for (int64_t c = 0; c < n; c++) to[c] = X(A(a[c]) + A(b[c]));
         });
     });
 }

@@ -11,14 +11,15 @@ namespace nvl {
 static void forward(Out s, Out y, Out stats, In a, In b, In w, In bias, double eps, bool biased) {
     dispatch(s.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = s.cols();
         for_rows(s, [&](int64_t i) {
             const X *p = a.row<X>(i), *q = b.row<X>(i);
             X* v = s.row<X>(i);
-            for (int64_t c = 0; c < s.cols(); c++) v[c] = X(A(p[c]) + A(q[c]));
-            Moments<X> m = layer_moments(v, s.cols(), eps);
+            for (int64_t c = 0; c < n; c++) v[c] = X(A(p[c]) + A(q[c]));
+            Moments<X> m = layer_moments(v, n, eps);
             A* to = stats.row<A>(i);
             to[0] = m.mean, to[1] = m.r;
-            layer_apply(y.row<X>(i), v, w.row<X>(0), biased ? bias.row<X>(0) : nullptr, s.cols(), m);
+            layer_apply(y.row<X>(i), v, w.row<X>(0), biased ? bias.row<X>(0) : nullptr, n, m);
         });
     });
 }

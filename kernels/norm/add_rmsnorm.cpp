@@ -11,13 +11,14 @@ namespace nvl {
 static void forward(Out s, Out y, Out r, In a, In b, In w, double eps, double offset) {
     dispatch(s.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = s.cols();
         for_rows(s, [&](int64_t i) {
             const X *p = a.row<X>(i), *q = b.row<X>(i);
             X* v = s.row<X>(i);
-            for (int64_t c = 0; c < s.cols(); c++) v[c] = X(A(p[c]) + A(q[c]));
-            A inverse = rms_inverse(v, s.cols(), eps);
+            for (int64_t c = 0; c < n; c++) v[c] = X(A(p[c]) + A(q[c]));
+            A inverse = rms_inverse(v, n, eps);
             *r.row<A>(i) = inverse;
-            rms_apply(y.row<X>(i), v, w.row<X>(0), s.cols(), inverse, offset);
+            rms_apply(y.row<X>(i), v, w.row<X>(0), n, inverse, offset);
         });
     });
 }

@@ -21,14 +21,15 @@ template <class X> void rms_apply(X* y, const X* x, const X* w, int64_t C, sum_t
     for (int64_t c = 0; c < C; c++) y[c] = X(A(x[c]) * r * (o + A(w[c])));
 }
 
-template <class X> void rms_weight_row(sum_t<X>* dw, const X* dy, const X* x, int64_t C, sum_t<X> r) {
+template <class D, class X>
+void rms_weight_row(sum_t<X>* dw, const D* dy, const X* x, int64_t C, sum_t<X> r) {
     using A = sum_t<X>;
     for (int64_t c = 0; c < C; c++) dw[c] += A(dy[c]) * A(x[c]) * r;
 }
 
 /// The factor of x in dx = r (dy w - x factor).
-template <class X>
-sum_t<X> rms_factor(const X* dy, const X* x, const X* w, int64_t C, sum_t<X> r, double offset) {
+template <class D, class X>
+sum_t<X> rms_factor(const D* dy, const X* x, const X* w, int64_t C, sum_t<X> r, double offset) {
     using A = sum_t<X>;
     A o = A(offset);
     return r * r * lane_sum<A>(C, [&](int64_t c) { return A(dy[c]) * (o + A(w[c])) * A(x[c]); }) / A(C);

@@ -10,10 +10,11 @@ namespace nvl {
 template <class F> static void forward(Out y, In x) {
     dispatch(x.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = x.cols();
         for_rows(x, [&](int64_t i) {
             const X* from = x.row<X>(i);
             X* to = y.row<X>(i);
-            for (int64_t c = 0; c < x.cols(); c++) to[c] = X(F::value(A(from[c])));
+            for (int64_t c = 0; c < n; c++) to[c] = X(F::value(A(from[c])));
         });
     });
 }

@@ -8,10 +8,11 @@ namespace nvl {
 
 static void forward(Out y, In a, In b) {
     dispatch(y.dtype, [&]<class X> {
+        int64_t n = y.cols();
         for_rows(y, [&](int64_t i) {
             X* to = y.row<X>(i);
             const X *p = a.row<X>(i), *q = b.row<X>(i);
-            for (int64_t c = 0; c < y.cols(); c++) to[c] = X(sum_t<X>(p[c]) + sum_t<X>(q[c]));
+            for (int64_t c = 0; c < n; c++) to[c] = X(sum_t<X>(p[c]) + sum_t<X>(q[c]));
         });
     });
 }

@@ -12,13 +12,14 @@ static int64_t step(const View& v) { return v.rank ? v.stride[size_t(v.rank - 1)
 static void forward(Out y, In x) {
     dispatch(x.dtype, [&]<class X> {
         int64_t by = step(x);
+        int64_t n = x.cols();
         for_rows(x, [&](int64_t i) {
             const X* from = x.row<X>(i);
             X* to = y.row<X>(i);
             if (by == 1)
-                std::copy_n(from, x.cols(), to);
+                std::copy_n(from, n, to);
             else
-                for (int64_t c = 0; c < x.cols(); c++) to[c] = from[c * by];
+                for (int64_t c = 0; c < n; c++) to[c] = from[c * by];
         });
     });
 }
@@ -28,11 +29,12 @@ static void backward(Acc dx, In dy) {
     dispatch(dy.dtype, [&]<class X> {
         using A = sum_t<X>;
         int64_t by = step(dx);
+        int64_t n = dy.cols();
         for_rows(dy, [&](int64_t i) {
             const X* d = dy.row<X>(i);
             X* to = dx.row<X>(i);
-            if (by == 1) return put_row(dx, to, dy.cols(), [&](int64_t c) { return A(d[c]); });
-            for (int64_t c = 0; c < dy.cols(); c++) dx.put(to[c * by], A(d[c]));
+            if (by == 1) return put_row(dx, to, n, [&](int64_t c) { return A(d[c]); });
+            for (int64_t c = 0; c < n; c++) dx.put(to[c * by], A(d[c]));
         });
     });
 }

@@ -11,10 +11,11 @@ namespace nvl {
 template <class F> static void forward(Out y, In g, In u) {
     dispatch(y.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = y.cols();
         for_rows(y, [&](int64_t i) {
             const X *a = g.row<X>(i), *b = u.row<X>(i);
             X* to = y.row<X>(i);
-            for (int64_t c = 0; c < y.cols(); c++) to[c] = X(F::value(A(a[c])) * A(b[c]));
+            for (int64_t c = 0; c < n; c++) to[c] = X(F::value(A(a[c])) * A(b[c]));
         });
     });
 }

@@ -9,10 +9,11 @@ namespace nvl {
 static void forward(Out y, In x, double factor) {
     dispatch(x.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = x.cols();
         for_rows(x, [&](int64_t i) {
             const X* from = x.row<X>(i);
             X* to = y.row<X>(i);
-            for (int64_t c = 0; c < x.cols(); c++) to[c] = X(A(from[c]) * A(factor));
+            for (int64_t c = 0; c < n; c++) to[c] = X(A(from[c]) * A(factor));
         });
     });
 }

@@ -11,10 +11,11 @@ static void forward(Out y, In x, double cap) {
     dispatch(x.dtype, [&]<class X> {
         using A = sum_t<X>;
         A k = A(cap), inverse = A(1 / cap);
+        int64_t n = x.cols();
         for_rows(x, [&](int64_t i) {
             const X* from = x.row<X>(i);
             X* to = y.row<X>(i);
-            for (int64_t c = 0; c < x.cols(); c++) to[c] = X(k * vtanh(A(from[c]) * inverse));
+            for (int64_t c = 0; c < n; c++) to[c] = X(k * vtanh(A(from[c]) * inverse));
         });
     });
 }

@@ -30,10 +30,10 @@ int RopeTable::streams() const {
 
 namespace {
 
-// theta^(-2i / d) in the f32 steps that the checkpoints' own programs take.
-float plain_frequency(double theta, int64_t i, int64_t d) {
+// theta^(-2i / d) / stretch in the f32 steps that the checkpoints' own programs take.
+float plain_frequency(double theta, int64_t i, int64_t d, double stretch = 1) {
     float exponent = float(2 * i) / float(d);
-    return 1.0f / float(std::pow(double(float(theta)), double(exponent)));
+    return 1.0f / (float(stretch) * float(std::pow(double(float(theta)), double(exponent))));
 }
 
 float llama3_frequency(float inv, const RopeConfig& c, double M0) {
@@ -130,7 +130,7 @@ RopeTable rope_table(const RopeConfig& c) {
             inv = float(double(inv) / c.factor * ramp.at(i) + double(inv) * (1 - ramp.at(i)));
             break;
         case RopeType::longrope:
-            inv = float(double(inv) / (is_long ? c.long_factor : c.short_factor)[k]);
+            inv = plain_frequency(theta, i, d, (is_long ? c.long_factor : c.short_factor)[k]);
             break;
         case RopeType::standard:
         case RopeType::dynamic: break;

@@ -11,7 +11,8 @@
 //   proportional  the first partial * d / 2 frequencies over the whole head, the rest 0 (no rotation)
 //
 // cos and sin are multiplied by `scale` (yarn, longrope). Frequencies are computed as the field's checkpoints
-// were trained with them: the power in f32 steps, so they agree with transformers to the last bit or nearly.
+// were trained with them: the power in f32 steps, so they agree with transformers within two units in the
+// last place.
 #pragma once
 #include <array>
 #include <cstdint>
