@@ -35,11 +35,8 @@ static void backward(Acc dlogits, In dloss, In dtoken, In dlse, In logits, In la
             int64_t v = label_of(label, i, V, "cross_entropy");
             if (v < 0) return put_row(dlogits, to, V, [](int64_t) { return A(0); });
             A g = *dloss.as<A>() + *dtoken.row<A>(i);
-            softmax_gradient(logits.row<X>(i), to, V,
-                             RowGradient<A>{*lse.row<A>(i), g + *dlse.row<A>(i), g, v, 0},
-                             [&](X* at, const A* value, int64_t n) {
-                                 put_row(dlogits, at, n, [&](int64_t k) { return value[k]; });
-                             });
+            softmax_gradient(logits.row<X>(i), to, 0, V,
+                             RowGradient<A>{*lse.row<A>(i), g + *dlse.row<A>(i), g, v, 0}, dlogits);
         });
     });
 }

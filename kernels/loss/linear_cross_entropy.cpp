@@ -10,101 +10,152 @@
 
 namespace nvl {
 
+// Columns of the vocabulary whose gradients exist at a time: they stay in the cache for both their products.
+constexpr int64_t BLOCK_V = 4096;
+
 // What the three kernels share. Views that a kernel has not got are empty.
 struct Head {
-    View x, w, labels, chunk;
+    View x, w, labels;
     double softcap, z_loss;
+    View logits;              // (chunk, V) f32
     View loss, token, lse;    // written by the forward part
     View dloss, dtoken, dlse; // read by the backward part
+    View block, sums;         // (chunk, BLOCK_V) as x, (chunk, C) f32: dlogits, and dx while blocks are added
     Acc dx{};
     AccSum dw{};
+    int64_t vocabulary() const { return w.dim(0); }
+    int64_t label(int64_t i) const {
+        return label_of(labels.as<int32_t>(), i, vocabulary(), "linear_cross_entropy");
+    }
 };
 
-static Matrix rows_of(const View& v, int64_t from, int64_t to) { return matrix(v).part(from, to); }
-
-// Logits of rows [from, to) into the chunk.
-static Matrix logits(const Head& h, int64_t from, int64_t to) {
-    Matrix l{h.chunk.data, to - from, h.w.dim(0), h.w.dim(0), false, h.chunk.dtype};
-    product(l, rows_of(h.x, from, to), matrix(h.w).t());
-    return l;
+// The first rows x cols elements of a buffer as a dense matrix.
+static Matrix dense(const View& v, int64_t rows, int64_t cols) {
+    return {v.data, rows, cols, cols, false, v.dtype};
 }
 
-// Softcap in place, then the loss of one row.
-template <class A> static void forward_row(const Head& h, A* l, int64_t i) {
-    int64_t V = h.w.dim(0), label = label_of(h.labels.as<int32_t>(), i, V, "linear_cross_entropy");
-    LogSum<A> sum{};
-    if (label >= 0) sum = log_sum_exp(l, V);
-    *h.lse.row<A>(i) = sum.lse();
-    *h.token.row<A>(i) = label < 0 ? 0 : sum.loss(l[label]);
+template <class F> static void each_row(int64_t from, int64_t to, int64_t cols, F body) {
+    parallel_for(to - from, row_grain(cols), [&](int64_t begin, int64_t end) {
+        for (int64_t i = from + begin; i < from + end; i++) body(i);
+    });
 }
 
-// The gradient of one row, over its logits; in the type X of x.
-template <class X, class A> static void backward_row(const Head& h, A* l, int64_t i) {
-    int64_t V = h.w.dim(0), label = label_of(h.labels.as<int32_t>(), i, V, "linear_cross_entropy");
-    if (label < 0) {
-        std::memset(static_cast<void*>(l), 0, size_t(V) * sizeof(X));
-        return;
-    }
+// Logits of rows [from, to), capped in place; and their losses, unless only gradients are wanted.
+template <class A> static void forward_rows(const Head& h, int64_t from, int64_t to) {
+    int64_t V = h.vocabulary();
+    product(dense(h.logits, to - from, V), matrix(h.x).part(from, to), matrix(h.w).t());
+    if (!h.loss && h.softcap == 0) return;
+    each_row(from, to, V, [&](int64_t i) {
+        A *l = h.logits.as<A>() + (i - from) * V, cap = A(h.softcap);
+        if (cap != 0)
+            for (int64_t v = 0; v < V; v++) l[v] = cap * vtanh(l[v] / cap);
+        if (!h.loss) return;
+        int64_t label = h.label(i);
+        LogSum<A> sum{};
+        if (label >= 0) sum = log_sum_exp(l, V);
+        *h.lse.row<A>(i) = sum.lse();
+        *h.token.row<A>(i) = label < 0 ? 0 : sum.loss(l[label]);
+    });
+}
+
+template <class A> static RowGradient<A> row_gradient(const Head& h, int64_t i) {
     A dloss = *h.dloss.as<A>(), lse = *h.lse.row<A>(i), g = dloss + (h.dtoken ? *h.dtoken.row<A>(i) : A(0));
     A of_p = g + (h.dlse ? *h.dlse.row<A>(i) : A(0)) + 2 * A(h.z_loss) * lse * dloss;
-    softmax_gradient(l, reinterpret_cast<X*>(l), V, RowGradient<A>{lse, of_p, g, label, A(h.softcap)},
-                     StoreBlock<X>{});
+    return {lse, of_p, g, h.label(i), A(h.softcap)};
 }
 
-// A row of gradients begins where its row of logits began.
-static void add_gradients(const Head& h, Matrix l, int64_t from, int64_t to) {
-    Matrix d{l.data, l.rows, l.cols, l.ld * size_of(l.dtype) / size_of(h.x.dtype), false, h.x.dtype};
-    if (h.dx) product(rows_of(h.dx, from, to), d, matrix(h.w), {.add = h.dx.add});
-    if (h.dw) product(matrix(h.dw), d.t(), rows_of(h.x, from, to), {.add = h.dw.add || from > 0});
-}
-
-static void total(const Head& h) {
-    dispatch(h.token.dtype, [&]<class A> {
-        double sum = 0;
-        for (int64_t i = 0; i < h.token.rows(); i++) {
-            double lse = *h.lse.row<A>(i);
-            sum += *h.token.row<A>(i) + h.z_loss * lse * lse;
-        }
-        *h.loss.as<A>() = A(sum);
+// dx and dw of rows [from, to) from their logits, block by block of the vocabulary.
+template <class X> static void backward_rows(const Head& h, int64_t from, int64_t to) {
+    using A = sum_t<X>;
+    int64_t V = h.vocabulary(), C = h.x.cols(), rows = to - from;
+    Matrix x = matrix(h.x).part(from, to), w = matrix(h.w), sums = dense(h.sums, rows, C);
+    for (int64_t v0 = 0, v1; v0 < V; v0 = v1) {
+        v1 = std::min(V, v0 + BLOCK_V);
+        Matrix d = dense(h.block, rows, v1 - v0);
+        each_row(from, to, v1 - v0, [&](int64_t i) {
+            X* at = static_cast<X*>(d.data) + (i - from) * (v1 - v0);
+            RowGradient<A> g = row_gradient<A>(h, i);
+            if (g.label < 0)
+                std::fill(at, at + (v1 - v0), X(0));
+            else
+                softmax_gradient(h.logits.as<A>() + (i - from) * V, at, v0, v1, g, {});
+        });
+        if (h.dx) product(sums, d, w.part(v0, v1), {.add = v0 > 0});
+        if (h.dw) product(matrix(h.dw).part(v0, v1), d.t(), x, {.add = h.dw.add || from > 0});
+    }
+    if (!h.dx) return;
+    each_row(from, to, C, [&](int64_t i) {
+        const A* sum = h.sums.as<A>() + (i - from) * C;
+        put_row(h.dx, h.dx.row<X>(i), C, [&](int64_t c) { return sum[c]; });
     });
+}
+
+template <class A> static void total(const Head& h) {
+    double sum = 0;
+    for (int64_t i = 0; i < h.token.rows(); i++) {
+        double lse = *h.lse.row<A>(i);
+        sum += *h.token.row<A>(i) + h.z_loss * lse * lse;
+    }
+    *h.loss.as<A>() = A(sum);
 }
 
 static void run(const Head& h) {
-    bool losses = bool(h.loss), gradients = h.dx || h.dw;
-    int64_t T = h.x.rows(), V = h.w.dim(0);
+    int64_t T = h.x.rows(), chunk = h.logits.dim(0);
     dispatch(h.x.dtype, [&]<class X> {
-        using A = sum_t<X>;
-        for (int64_t from = 0; from == 0 || from < T; from += h.chunk.dim(0)) { // T = 0 writes zeros to dw
-            int64_t to = std::min(T, from + h.chunk.dim(0));
-            Matrix l = logits(h, from, to);
-            parallel_for(to - from, row_grain(V), [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; i++) {
-                    A* row = static_cast<A*>(l.data) + i * V;
-                    if (h.softcap != 0) {
-                        A cap = A(h.softcap);
-                        for (int64_t v = 0; v < V; v++) row[v] = cap * vtanh(row[v] / cap);
-                    }
-                    if (losses) forward_row(h, row, from + i);
-                    if (gradients) backward_row<X>(h, row, from + i);
-                }
-            });
-            if (gradients) add_gradients(h, l, from, to);
+        for (int64_t from = 0; from == 0 || from < T; from += chunk) { // no tokens: zeros to dw
+            int64_t to = std::min(T, from + chunk);
+            forward_rows<sum_t<X>>(h, from, to);
+            if (h.dx || h.dw) backward_rows<X>(h, from, to);
         }
+        if (h.loss) total<sum_t<X>>(h);
     });
-    if (losses) total(h);
 }
 
-static void forward(Out loss, Out token, Out lse, Out chunk, In x, In w, In labels, double softcap,
+static void forward(Out loss, Out token, Out lse, Out logits, In x, In w, In labels, double softcap,
                     double z_loss) {
-    run({x, w, labels, chunk, softcap, z_loss, loss, token, lse, {}, {}, {}});
+    run({.x = x,
+         .w = w,
+         .labels = labels,
+         .softcap = softcap,
+         .z_loss = z_loss,
+         .logits = logits,
+         .loss = loss,
+         .token = token,
+         .lse = lse});
 }
-static void backward(Acc dx, AccSum dw, Out chunk, In dloss, In dtoken, In dlse, In x, In w, In labels,
-                     In lse, double softcap, double z_loss) {
-    run({x, w, labels, chunk, softcap, z_loss, {}, {}, lse, dloss, dtoken, dlse, dx, dw});
+static void backward(Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss, In dtoken, In dlse, In x,
+                     In w, In labels, In lse, double softcap, double z_loss) {
+    run({.x = x,
+         .w = w,
+         .labels = labels,
+         .softcap = softcap,
+         .z_loss = z_loss,
+         .logits = logits,
+         .lse = lse,
+         .dloss = dloss,
+         .dtoken = dtoken,
+         .dlse = dlse,
+         .block = block,
+         .sums = sums,
+         .dx = dx,
+         .dw = dw});
 }
-static void fused(Out loss, Out token, Out lse, Acc dx, AccSum dw, Out chunk, In dloss, In x, In w, In labels,
-                  double softcap, double z_loss) {
-    run({x, w, labels, chunk, softcap, z_loss, loss, token, lse, dloss, {}, {}, dx, dw});
+static void fused(Out loss, Out token, Out lse, Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss,
+                  In x, In w, In labels, double softcap, double z_loss) {
+    run({.x = x,
+         .w = w,
+         .labels = labels,
+         .softcap = softcap,
+         .z_loss = z_loss,
+         .logits = logits,
+         .loss = loss,
+         .token = token,
+         .lse = lse,
+         .dloss = dloss,
+         .block = block,
+         .sums = sums,
+         .dx = dx,
+         .dw = dw});
 }
 
 static double flops(const View& x, const View& w, const View& dx, const View& dw) {
@@ -114,16 +165,16 @@ static double flops(const View& x, const View& w, const View& dx, const View& dw
 static constinit Kernel<void(Out, Out, Out, Out, In, In, In, double, double)> head_forward{
     "linear_cross_entropy", forward,
     [](Out, Out, Out, Out, In x, In w, In, double, double) { return flops(x, w, {}, {}); }};
-static constinit Kernel<void(Acc, AccSum, Out, In, In, In, In, In, In, In, double, double)> head_backward{
-    "linear_cross_entropy_backward", backward,
-    [](Acc dx, AccSum dw, Out, In, In, In, In x, In w, In, In, double, double) {
-        return flops(x, w, dx, dw);
-    }};
-static constinit Kernel<void(Out, Out, Out, Acc, AccSum, Out, In, In, In, In, double, double)> head_fused{
-    "linear_cross_entropy_fused", fused,
-    [](Out, Out, Out, Acc dx, AccSum dw, Out, In, In x, In w, In, double, double) {
-        return flops(x, w, dx, dw);
-    }};
+static constinit Kernel<void(Acc, AccSum, Out, Out, Out, In, In, In, In, In, In, In, double, double)>
+    head_backward{"linear_cross_entropy_backward", backward,
+                  [](Acc dx, AccSum dw, Out, Out, Out, In, In, In, In x, In w, In, In, double, double) {
+                      return flops(x, w, dx, dw);
+                  }};
+static constinit Kernel<void(Out, Out, Out, Acc, AccSum, Out, Out, Out, In, In, In, In, double, double)>
+    head_fused{"linear_cross_entropy_fused", fused,
+               [](Out, Out, Out, Acc dx, AccSum dw, Out, Out, Out, In, In x, In w, In, double, double) {
+                   return flops(x, w, dx, dw);
+               }};
 
 static void expect_head(const Tensor& x, const Tensor& w, const Tensor& labels) {
     check(x.shape().rank == 2 && w.shape().rank == 2 && x.dim(1) == w.dim(1) && x.dtype() == w.dtype(),
@@ -151,24 +202,25 @@ CrossEntropy linear_cross_entropy(Tensor x, Tensor w, Tensor labels, const LossO
     Tape& t = tape();
     Types type = join("linear_cross_entropy", Rule::nonlinear, {x, w});
     Dtype sum = sum_dtype(x.dtype());
-    Shape per_token{x.dim(0), 1}, chunk{chunk_rows(x.dim(0), w.dim(0), o.chunk_rows), w.dim(0)};
+    int64_t chunk = chunk_rows(x.dim(0), w.dim(0), o.chunk_rows), V = w.dim(0), C = x.dim(1);
+    auto logits = [=, &t] { return t.tensor("logits", {chunk, V}, sum); };
+    auto block = [=, &t] { return t.tensor("dlogits", {chunk, std::min(V, BLOCK_V)}, x.dtype()); };
+    auto sums = [=, &t] { return t.tensor("dx_sums", {chunk, C}, sum); };
+    Shape per_token{x.dim(0), 1};
     CrossEntropy r{t.tensor("loss", {1}, sum, summed(type)), t.tensor("token_loss", per_token, sum, type),
                    t.tensor("lse", per_token, sum, type)};
     if (o.fuse_backward && t.wants_gradients() && (x.buffer->needs_grad || w.buffer->needs_grad)) {
         r.loss.buffer->needs_grad = true;
         t.on_backward({r.loss}, [=, &t] {
-            Tensor logits = t.tensor("logits", chunk, sum);
-            t.run(head_fused, r.loss, r.token, r.lse, t.into(x), t.into(w), logits, t.grad(r.loss), x, w,
-                  labels, o.softcap, o.z_loss);
+            t.run(head_fused, r.loss, r.token, r.lse, t.into(x), t.into(w), logits(), block(), sums(),
+                  t.grad(r.loss), x, w, labels, o.softcap, o.z_loss);
         });
         return r;
     }
-    t.run(head_forward, r.loss, r.token, r.lse, t.tensor("logits", chunk, sum), x, w, labels, o.softcap,
-          o.z_loss);
+    t.run(head_forward, r.loss, r.token, r.lse, logits(), x, w, labels, o.softcap, o.z_loss);
     t.on_backward({r.loss, r.token, r.lse}, [=, &t] {
-        Tensor logits = t.tensor("logits", chunk, sum);
-        t.run(head_backward, t.into(x), t.into(w), logits, t.grad(r.loss), t.grad(r.token), t.grad(r.lse), x,
-              w, labels, r.lse, o.softcap, o.z_loss);
+        t.run(head_backward, t.into(x), t.into(w), logits(), block(), sums(), t.grad(r.loss), t.grad(r.token),
+              t.grad(r.lse), x, w, labels, r.lse, o.softcap, o.z_loss);
     });
     return r;
 }
@@ -201,14 +253,14 @@ static RegisterOp whole{{
     .build = whole_build,
     .reference = whole_reference,
     .cases = {"T=1 C=3 V=2 ignore=0", "T=1 C=16 V=100 ignore=0", "T=11 C=20 V=67", "T=11 C=20 V=67 cap=5",
-              "bench T=256 C=768 V=50304"},
+              "T=2 C=4 V=8195", "bench T=256 C=768 V=50304"},
     .f32_tolerance = 1e-5,
 }};
 static RegisterOp chunks{{
     .name = "linear_cross_entropy_chunks",
     .build = whole_build,
     .reference = whole_reference,
-    .cases = {"T=11 C=20 V=67 chunk=4", "T=12 C=8 V=650 chunk=5"},
+    .cases = {"T=11 C=20 V=67 chunk=4", "T=12 C=8 V=650 chunk=5", "T=3 C=4 V=4100 chunk=2"},
     .f32_tolerance = 1e-5,
     .exact_accumulation = false,
 }};
@@ -230,7 +282,7 @@ static RegisterOp fused_backward{{
         auto in = inputs(c);
         return {linear_cross_entropy(in[0], in[1], in[2], options(c)).loss};
     },
-    .cases = {"T=1 C=3 V=2 ignore=0", "T=11 C=20 V=67 cap=5 z=5", "T=11 C=20 V=67",
+    .cases = {"T=1 C=3 V=2 ignore=0", "T=11 C=20 V=67 cap=5 z=5", "T=11 C=20 V=67", "T=2 C=4 V=4097",
               "T=1 C=5 V=9 ignore=1 z=1", "bench T=256 C=768 V=50304"},
     .f32_tolerance = 1e-5,
 }};

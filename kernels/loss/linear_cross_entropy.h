@@ -11,9 +11,10 @@
 // loss (1), token (T, 1), lse (T, 1) in f32 (f64 of f64); token and lse of an ignored row are 0.
 // The mean over the valid tokens is a matter of the seed: dloss = 1 / valid, in a tensor.
 //
-// Logits are f32 for f32 and bf16, and rounded to bf16 only as gradients. A chunk is a planned tensor of
-// (rows, V) f32: 64 MiB, but at least 256 rows, since each chunk reads and writes dw once (27/rows of the
-// time in bf16). A token's bits depend on that token alone.
+// Logits are f32 for f32 and bf16; their gradients are rounded to bf16 for the products. A chunk is a planned
+// tensor of (rows, V) f32: 64 MiB, but at least 256 rows, since each chunk reads and writes dw once (27/rows
+// of the time in bf16). Its gradients exist for 4096 columns at a time, which stay in the cache for both
+// products (one product over all of V took twice as long). A token's bits depend on that token alone.
 //
 // fuse_backward saves one of four products (recomputing the logits): the loss is then computed by the
 // backward pass, where dloss is known and the logits of a chunk become its gradient at once. For a loss which

@@ -3,10 +3,10 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "engine/base/dtype.h"
 #include "kernels/cpu/math.h"
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/sums.h"
 
 namespace nvl {
@@ -38,15 +38,14 @@ template <class A> struct RowGradient {
     A cap; // 0: none
 };
 
-/// d = gradient with respect to the logits l (or to what they were before the cap). d may start at the same
-/// address as l: a block is read before it is written, and elements never grow.
-template <class L, class D, class Store>
-void softmax_gradient(const L* l, D* d, int64_t V, const RowGradient<sum_t<L>>& g, Store store) {
+/// d[v - from] = the gradient with respect to logit v (to what it was before the cap), v in [from, to).
+template <class L, class D> void softmax_gradient(const L* l, D* d, int64_t from, int64_t to,
+                                                  const RowGradient<sum_t<L>>& g, const Acc& acc) {
     using A = sum_t<L>;
     constexpr int64_t BLOCK = 512;
     A value[BLOCK];
-    for (int64_t from = 0; from < V; from += BLOCK) {
-        int64_t n = std::min(BLOCK, V - from);
+    for (; from < to; from += BLOCK, d += BLOCK) {
+        int64_t n = std::min(BLOCK, to - from);
         for (int64_t k = 0; k < n; k++) value[k] = g.of_p * vexp(A(l[from + k]) - g.lse);
         if (g.label >= from && g.label < from + n) value[g.label - from] -= g.of_label;
         if (g.cap != 0)
@@ -54,18 +53,9 @@ void softmax_gradient(const L* l, D* d, int64_t V, const RowGradient<sum_t<L>>& 
                 A t = A(l[from + k]) / g.cap;
                 value[k] *= 1 - t * t;
             }
-        store(d + from, value, n);
+        put_row(acc, d, n, [&](int64_t k) { return value[k]; });
     }
 }
-
-/// Stores a block through memcpy, since the target may overlay the logits in another type.
-template <class D> struct StoreBlock {
-    template <class A> void operator()(D* to, const A* value, int64_t n) const {
-        D rounded[512];
-        for (int64_t k = 0; k < n; k++) rounded[k] = D(value[k]);
-        std::memcpy(static_cast<void*>(to), rounded, size_t(n) * sizeof(D));
-    }
-};
 
 /// The label of row i: -1 for an ignored token (any negative label).
 inline int64_t label_of(const int32_t* labels, int64_t i, int64_t V, const char* op) {
