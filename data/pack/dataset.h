@@ -52,7 +52,7 @@ private:
     void append(int64_t packed_row, TokenBatch& batch) const;
     int32_t label(const Piece& piece, int32_t i) const;
 
-    std::vector<std::unique_ptr<Shard>> shards_;
+    std::vector<std::unique_ptr<class Shard>> shards_; // "class": engine/comm has a function of that name
     PackedRows packed_;
     uint64_t seed_;
     DatasetOptions options_;

@@ -1,0 +1,105 @@
+#include "train/loop/step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/tape/passes.h"
+#include "kernels/loss/linear_cross_entropy.h"
+
+namespace nvl {
+
+StepProgram::StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Kind kind)
+    : capacity_(tokens), max_sequences_(max_sequences) {
+    Recording recording(tape_);
+    Dim T = tape_.capacity(tokens);
+    batch_.tokens = tape_.input("tokens", {T}, Dtype::i32);
+    batch_.positions = tape_.input("positions", {T}, Dtype::i32);
+    batch_.sequence_starts = tape_.input("sequence_starts", {max_sequences + 1}, Dtype::i32);
+    if (kind != training) tape_.no_grad();
+    Tensor hidden = model.hidden(batch_);
+    if (kind == logits)
+        logits_ = tape_.keep(model.head_logits(hidden));
+    else {
+        labels_ = tape_.input("labels", {T}, Dtype::i32);
+        Module here("loss");
+        CrossEntropy r =
+            linear_cross_entropy(hidden, model.head(), labels_, {.fuse_backward = kind == training});
+        loss_ = tape_.keep(r.loss);
+        if (kind == evaluation) token_ = tape_.keep(r.token);
+    }
+    if (kind == training) {
+        dloss_ = tape_.input("dloss", {1}, loss_.dtype());
+        tape_.seed(loss_, dloss_);
+        std::vector<Tensor> parameters;
+        for (auto& [info, w] : model.weights()) parameters.push_back(w);
+        tape_.backward(parameters);
+    }
+    eliminate_dead(tape_);
+    program_ = std::make_unique<Program>(tape_);
+}
+
+void StepProgram::fill(const TokenBatch& batch, double dloss) {
+    auto n = int64_t(batch.tokens.size());
+    auto sequences = int64_t(batch.sequence_starts.size()) - 1;
+    check(n <= capacity_ && sequences <= max_sequences_,
+          "training step: the batch has %ld tokens in %ld sequences, planned were %ld in %ld", n, sequences,
+          capacity_, max_sequences_);
+    auto copy = [&](const Tensor& to, const std::vector<int32_t>& from) {
+        std::memcpy(program_->data<int32_t>(to), from.data(), from.size() * 4);
+    };
+    copy(batch_.tokens, batch.tokens);
+    copy(batch_.positions, batch.positions);
+    copy(batch_.sequence_starts, batch.sequence_starts);
+    auto* starts = program_->data<int32_t>(batch_.sequence_starts);
+    std::fill(starts + sequences + 1, starts + max_sequences_ + 1, int32_t(n));
+    if (labels_) copy(labels_, batch.labels);
+    if (!dloss_) return;
+    if (dloss_.dtype() == Dtype::f64)
+        *program_->data<double>(dloss_) = dloss;
+    else
+        *program_->data<float>(dloss_) = float(dloss);
+}
+
+double StepProgram::run(const TokenBatch& batch, double dloss, bool first, Run options) {
+    fill(batch, dloss);
+    options.first = first;
+    options.counts = {int64_t(batch.tokens.size())};
+    program_->run(options);
+    if (!loss_) return 0;
+    return loss_.dtype() == Dtype::f64 ? *program_->data<double>(loss_)
+                                       : double(*program_->data<float>(loss_));
+}
+
+float StepProgram::token_loss(int64_t i) const { return program_->data<float>(token_)[i]; }
+const float* StepProgram::token_logits(int64_t i) const {
+    return program_->data<float>(logits_) + i * logits_.dim(1).size;
+}
+
+static bool finite(const View& v) {
+    if (!v || !is_float(v.dtype) || v.dtype == Dtype::f16) return true;
+    bool all = true;
+    dispatch(v.dtype, [&]<class X> {
+        for (int64_t i = 0; all && i < v.rows(); i++)
+            for (int64_t c = 0; c < v.cols(); c++) all &= bool(std::isfinite(sum_t<X>(v.row<X>(i)[c])));
+    });
+    return all;
+}
+
+std::string StepProgram::find_non_finite(const TokenBatch& batch, double dloss) {
+    std::string found;
+    std::function<void(size_t)> look = [&](size_t i) {
+        const Step& s = program_->steps()[i];
+        for (const Argument& a : s.args) {
+            if (!found.empty() || !a.tensor) continue;
+            bool weight = !writes(a.use) && !a.tensor.buffer->tape;
+            if ((!writes(a.use) && !weight) || finite(program_->view(a.tensor))) continue;
+            found = format("%s%s in %s%s%s", weight ? "weight " : "", a.tensor.name(), s.path.c_str(),
+                           s.path.empty() ? "" : ": ", s.kernel);
+        }
+    };
+    run(batch, dloss, true, {.after_step = &look});
+    return found;
+}
+
+} // namespace nvl
