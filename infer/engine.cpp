@@ -9,12 +9,12 @@
 namespace nvl {
 
 static int64_t pages_for(int64_t tokens) { return (tokens + PAGE - 1) / PAGE; }
-static int64_t room(const Model& model, const EngineOptions& o) {
+static int64_t wanted_room(const Model& model, const EngineOptions& o) {
     return o.tokens_per_sequence ? o.tokens_per_sequence : model.dims.context;
 }
 
 Engine::Engine(Model& model, const EngineOptions& options)
-    : model_(model), options_(options), max_pages_(pages_for(room(model, options))),
+    : model_(model), options_(options), max_pages_(pages_for(wanted_room(model, options))),
       pages_(max_pages_ * options.sequences, PAGE), sequences_(size_t(options.sequences)) {
     check(options.sequences >= 1 && options.step_tokens >= options.sequences,
           "inference: %ld sequences and %ld tokens a step; expected at least one token for each",
@@ -66,6 +66,10 @@ void Engine::truncate(int sequence, int64_t length) {
     s.length = length;
 }
 int64_t Engine::length(int sequence) const { return sequences_.at(size_t(sequence)).length; }
+int64_t Engine::free_sequences() const {
+    return std::count_if(sequences_.begin(), sequences_.end(), [](const Sequence& s) { return !s.open; });
+}
+int64_t Engine::room() const { return std::min(model_.dims.context, max_pages_ * PAGE); }
 
 double Engine::decode_bytes(int64_t context) const {
     auto bytes = double(model_.parameters() * size_of(options_.dtype));

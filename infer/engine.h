@@ -31,6 +31,9 @@ public:
     void close(int sequence);
     void truncate(int sequence, int64_t length);
     int64_t length(int sequence) const;
+    int64_t free_sequences() const;
+    /// Most tokens that one sequence can hold.
+    int64_t room() const;
 
     enum class Logits { last, all };
     struct Feed {

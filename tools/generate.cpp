@@ -1,0 +1,102 @@
+// generate: continues a prompt, as text or as JSON with log probabilities and speeds.
+#include <charconv>
+#include <cstdio>
+
+#include "engine/base/cli.h"
+#include "engine/base/text.h"
+#include "infer/generate.h"
+#include "infer/load.h"
+#include "infer/read_bandwidth.h"
+
+using namespace nvl;
+
+namespace {
+
+std::vector<int32_t> parse_ids(const std::string& text) {
+    std::vector<int32_t> ids;
+    for (const std::string& part : split(text, ',')) {
+        int32_t id = 0;
+        auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), id);
+        check(error == std::errc() && end == part.data() + part.size(),
+              "--prompt-ids expects numbers with commas between them, found \"%s\"", part.c_str());
+        ids.push_back(id);
+    }
+    return ids;
+}
+
+// Tokens of a text without a tokenizer are its ids.
+void print_json(const std::vector<int32_t>& prompt, const Generation& g, const GenerationSpeed& speed,
+                Engine& engine) {
+    Json out;
+    out["prompt_ids"] = prompt;
+    out["ids"] = g.ids;
+    out["text"] = g.text;
+    out["logprobs"] = g.logprobs;
+    out["finish"] = name_of(g.finish);
+    out["prefill_tokens_per_second"] = speed.prefill_per_second();
+    out["decode_tokens_per_second"] = speed.decode_per_second();
+    double context = double(prompt.size()) + double(g.ids.size()) / 2, floor = read_bandwidth();
+    double moved = engine.decode_bytes(int64_t(context)) * speed.decode_per_second();
+    out["decode_bytes_per_second"] = moved;
+    out["memory_bytes_per_second"] = floor;
+    out["decode_share_of_memory_bandwidth"] = moved / floor;
+    std::printf("%s\n", out.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+int run(int argc, char** argv) {
+    Args args("generate", "Continues a prompt.");
+    auto& path = args.option("model", "", "Hugging Face folder or .gguf file");
+    auto& prompt = args.option("prompt", "", "text to continue");
+    auto& prompt_ids = args.option("prompt-ids", "", "token ids to continue: 1,2,3");
+    auto& special = args.flag("special", "special tokens spelled out in the prompt become their ids");
+    auto& max_tokens = args.option("max-tokens", 128, "most tokens to generate");
+    auto& temperature = args.option("temperature", 0.0, "0: the likeliest token");
+    auto& top_k = args.option("top-k", 0, "choose among the K likeliest tokens; 0: all");
+    auto& top_p = args.option("top-p", 1.0, "choose among the likeliest tokens up to this mass");
+    auto& min_p = args.option("min-p", 0.0, "drop tokens less likely than this share of the likeliest");
+    auto& repetition = args.option("repetition-penalty", 1.0, "above 1: what was said becomes less likely");
+    auto& seed = args.option("seed", 0, "of the random numbers");
+    auto& stop = args.list("stop", "end in front of any of these texts");
+    auto& ignore_eos = args.flag("ignore-eos", "go on after the token that ends a text");
+    auto& json = args.flag("json", "one JSON object instead of the text");
+    args.common();
+    if (!args.parse(argc, argv)) return 0;
+    check(!path.empty(), "expected --model; see --help");
+    check(args.given("prompt") != args.given("prompt-ids"), "expected one of --prompt and --prompt-ids");
+
+    auto loaded = load_for_inference(path, dtype_from(args.dtype()));
+    Request r;
+    r.prompt = args.given("prompt-ids") ? parse_ids(prompt_ids)
+                                        : loaded->need_tokenizer().encode(prompt, special, true);
+    r.sampling = {.temperature = temperature,
+                  .top_k = top_k,
+                  .top_p = top_p,
+                  .min_p = min_p,
+                  .repetition_penalty = repetition};
+    r.seed = uint64_t(seed);
+    r.max_tokens = max_tokens;
+    if (!ignore_eos) r.stop_ids = loaded->stop_ids;
+    r.stop = stop;
+    int64_t room = std::min(loaded->model->dims.context, int64_t(r.prompt.size()) + max_tokens);
+    Engine engine(*loaded->model,
+                  {.dtype = loaded->dtype, .tokens_per_sequence = std::max<int64_t>(room, 1)});
+    Generator generator(engine, loaded->tokenizer ? &*loaded->tokenizer : nullptr);
+    Generation g = generator.run(r, [&](size_t, Part::Kind, std::string_view text) {
+        if (!json) std::fwrite(text.data(), 1, text.size(), stdout), std::fflush(stdout);
+        return true;
+    });
+    if (json)
+        print_json(r.prompt, g, generator.speed, engine);
+    else if (loaded->tokenizer)
+        std::printf("\n");
+    else
+        for (size_t i = 0; i < g.ids.size(); i++)
+            std::printf("%d%c", g.ids[i], i + 1 < g.ids.size() ? ',' : '\n');
+    return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    return run_main("generate", [&] { return run(argc, argv); });
+}
