@@ -127,7 +127,7 @@ void adamw(Tensor w, const AdamWState& s, Tensor gradient, Tensor step, Tensor c
 static void spec_fill(Out x, double scale, int64_t power) {
     auto fill = [&]<class X>() {
         for (int64_t i = 0; i < x.numel(); i++) {
-            double wave = std::sin(double(i * 37 % 1009)) * scale;
+            double wave = (double(i * 37 % 1009) / 504 - 1) * scale;
             x.as<X>()[i] = X(float(power == 2 ? wave * wave : wave));
         }
     };

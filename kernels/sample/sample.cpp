@@ -73,13 +73,36 @@ static void apply_bias_and_penalties(std::span<float> l, const SamplingParams& p
     }
 }
 
-// The filters set the probabilities of what they drop to 0.
+// The filters set the probabilities of what they drop to 0. Top-k and top-p look for the probability at which
+// a sum over the likeliest tokens (of ones, or of their probabilities) reaches `wanted`: by the leading bits
+// of positive floats, which order as they do, then by sorting the few that share them. No long tail is
+// sorted.
+
+static size_t bin_of(float x) { return std::min<uint32_t>(std::bit_cast<uint32_t>(x) >> 18, 4095); }
+
+struct Crossing {
+    size_t bin;               // above it all is kept, below it nothing
+    std::vector<int32_t> ids; // in it, likeliest first, ties by id
+    size_t kept;              // of them, up to and with the one that reaches it
+};
+template <class F> static Crossing find_crossing(std::span<const float> w, double wanted, F addend) {
+    std::vector<double> sums(4096);
+    for (float x : w) sums[bin_of(x)] += addend(x);
+    double sum = 0;
+    Crossing c{4095, {}, 0};
+    while (c.bin > 0 && sum + sums[c.bin] < wanted) sum += sums[c.bin--];
+    for (size_t i = 0; i < w.size(); i++)
+        if (bin_of(w[i]) == c.bin) c.ids.push_back(int32_t(i));
+    std::stable_sort(c.ids.begin(), c.ids.end(),
+                     [&](int32_t a, int32_t b) { return w[size_t(a)] > w[size_t(b)]; });
+    while (c.kept < c.ids.size() && (c.kept == 0 || sum < wanted)) sum += addend(w[size_t(c.ids[c.kept++])]);
+    return c;
+}
 
 static void keep_top_k(std::span<float> w, int64_t k) {
     if (k <= 0 || size_t(k) >= w.size()) return;
-    std::vector<float> sorted(w.begin(), w.end());
-    std::nth_element(sorted.begin(), sorted.begin() + k - 1, sorted.end(), std::greater<>());
-    float least = sorted[size_t(k - 1)];
+    Crossing c = find_crossing(w, double(k), [](float) { return 1.0; });
+    float least = w[size_t(c.ids[c.kept - 1])];
     for (float& x : w) x = x < least ? 0 : x;
 }
 
@@ -88,23 +111,11 @@ static double total_of(std::span<const float> w) {
     return lane_sum<double>(int64_t(w.size()), [&](int64_t i) { return double(p[i]); });
 }
 
-// The likeliest come to the front in runs of growing length, so that the long tail is never sorted.
 static void keep_top_p(std::span<float> w, double p) {
     if (p >= 1) return;
-    double wanted = p * total_of(w), mass = 0;
-    std::vector<int32_t> ids(w.size());
-    for (size_t i = 0; i < ids.size(); i++) ids[i] = int32_t(i);
-    auto before = [&](int32_t a, int32_t b) {
-        return w[size_t(a)] > w[size_t(b)] || (w[size_t(a)] == w[size_t(b)] && a < b);
-    };
-    size_t kept = 0;
-    for (size_t run = 64; kept < ids.size() && mass < wanted; run *= 8) {
-        auto from = ids.begin() + long(kept), to = ids.begin() + long(std::min(ids.size(), kept + run));
-        if (to != ids.end()) std::nth_element(from, to, ids.end(), before);
-        std::sort(from, to, before);
-        for (; from != to && mass < wanted; ++from, ++kept) mass += w[size_t(*from)];
-    }
-    for (size_t i = std::max<size_t>(kept, 1); i < ids.size(); i++) w[size_t(ids[i])] = 0;
+    Crossing c = find_crossing(w, p * total_of(w), [](float x) { return double(x); });
+    for (size_t i = c.kept; i < c.ids.size(); i++) w[size_t(c.ids[i])] = 0;
+    for (float& x : w) x = bin_of(x) < c.bin ? 0 : x;
 }
 
 static void keep_min_p(std::span<float> w, double min_p) {
