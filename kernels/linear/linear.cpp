@@ -3,6 +3,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/sums.h"
 #include "kernels/linear/matrix.h"
+#include "kernels/linear/packed.h"
 #include "kernels/spec.h"
 #include "kernels/types.h"
 
@@ -11,6 +12,13 @@ namespace nvl {
 static void forward(Out y, In x, In w) { product(matrix(y), matrix(x), matrix(w).t()); }
 static void bias_forward(Out y, In x, In w, In b) {
     product(matrix(y), matrix(x), matrix(w).t(), {.bias = b});
+}
+using Packed = std::shared_ptr<const PackedWeight>;
+static void packed_forward(Out y, In x, In w, Packed p) {
+    product(matrix(y), matrix(x), matrix(w).t(), {.packed = p.get()});
+}
+static void packed_bias_forward(Out y, In x, In w, In b, Packed p) {
+    product(matrix(y), matrix(x), matrix(w).t(), {.bias = b, .packed = p.get()});
 }
 static void backward_dx(Acc dx, In dy, In w) { product(matrix(dx), matrix(dy), matrix(w), {.add = dx.add}); }
 static void backward_dw(AccSum dw, In dy, In x) {
@@ -41,6 +49,16 @@ constinit Kernel<void(Out, In, In, In)> linear_bias_forward{
     bias_forward,
     [](Out, In x, In w, In) { return product_flops(x, w); },
     {.any_stride = true}};
+static constinit Kernel<void(Out, In, In, Packed)> linear_packed{
+    "linear_packed",
+    packed_forward,
+    [](Out, In x, In w, Packed) { return product_flops(x, w); },
+    {.any_stride = true}};
+static constinit Kernel<void(Out, In, In, In, Packed)> linear_packed_bias{
+    "linear_packed_bias",
+    packed_bias_forward,
+    [](Out, In x, In w, In, Packed) { return product_flops(x, w); },
+    {.any_stride = true}};
 constinit Kernel<void(Acc, In, In)> linear_dx{
     "linear_dx", backward_dx, [](Acc, In dy, In w) { return product_flops(dy, w); }, {.any_stride = true}};
 constinit Kernel<void(AccSum, In, In)> linear_dw{"linear_dw",
@@ -60,9 +78,21 @@ static Tensor output(const Tensor& x, const Tensor& w) {
     return tape().tensor("linear", s, x.dtype(), join_linear(x, w));
 }
 
+// The packed copy of w, if this thread uses one.
+static Packed packed_copy(const Tensor& x, const Tensor& w) {
+    Packed p = UsePacked::active() ? UsePacked::active()->find(w) : nullptr;
+    check(!p || !tape().wants_gradients() || (!x.buffer->needs_grad && !w.buffer->needs_grad),
+          "linear: %s is packed for inference, but gradients are wanted; call no_grad()", w.name());
+    return p;
+}
+
 Tensor linear(Tensor x, Tensor w) {
     Tape& t = tape();
     Tensor y = output(x, w);
+    if (Packed p = packed_copy(x, w)) {
+        t.run(linear_packed, y, x, w, p);
+        return y;
+    }
     t.run(linear_forward, y, x, w);
     t.on_backward({y}, [=, &t] {
         t.run(linear_dx, t.into(x), t.grad(y), w);
@@ -78,6 +108,10 @@ Tensor linear(Tensor x, Tensor w, Tensor b) {
     check(b.shape().rank == 1 && b.dim(0) == w.dim(0) && b.dtype() == x.dtype(),
           "linear: the bias %s is %s %s; expected (%ld) %s", b.name(), b.shape().text().c_str(),
           name_of(b.dtype()), w.dim(0).size, name_of(x.dtype()));
+    if (Packed p = packed_copy(x, w)) {
+        t.run(linear_packed_bias, y, x, w, b, p);
+        return y;
+    }
     t.run(linear_bias_forward, y, x, w, b);
     t.on_backward({y}, [=, &t] {
         t.run(linear_dx, t.into(x), t.grad(y), w);
@@ -105,6 +139,27 @@ static RegisterOp op{{
               "bench T=256 C=768 F=2304 bias=1", "bench T=256 C=768 F=768 bias=1",
               "bench T=256 C=768 F=3072 bias=1", "bench T=256 C=3072 F=768 bias=1",
               "bench T=256 C=768 F=3072 stored=in_out bias=1"},
+}};
+
+static std::vector<Tensor> packed_case(Case& c, bool pack) {
+    Dim T = c.rows("T");
+    int64_t C = c["C"], F = c["F"];
+    bool in_out = c.text("stored", "out_in") == "in_out";
+    Tensor x = c.constant({T, C}), w = c.constant(in_out ? Shape{C, F} : Shape{F, C}, 0.3);
+    if (in_out) w = transpose(w, 0, 1);
+    Tensor b = c.get("bias", 0) ? c.constant({F}) : Tensor{};
+    PackedWeights packed;
+    if (pack && c.dtype() != Dtype::f64) packed.add(w);
+    UsePacked use(packed);
+    return {linear(x, w, b)};
+}
+static RegisterOp packed_op{{
+    .name = "linear_packed",
+    .build = [](Case& c) { return packed_case(c, true); },
+    .reference = [](Case& c) { return packed_case(c, false); },
+    .cases = {"T=1 C=64 F=33", "T=7 C=100 F=50 bias=1", "T=20 C=48 F=100 stored=in_out bias=1", "T=1 C=1 F=1",
+              "bench T=1 C=2048 F=8192", "bench T=8 C=2048 F=8192"},
+    .gradients = false,
 }};
 
 } // namespace nvl

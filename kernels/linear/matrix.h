@@ -36,6 +36,7 @@ struct ProductOptions {
     bool add = false;
     View bias{};
     Matrix residual{};
+    const PackedWeight* packed = nullptr; // of b^T; stands in place of b
 };
 
 /// c (M,N) from a (M,K) and b (K,N) in the summation order of gemm().
@@ -53,8 +54,8 @@ inline void product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}) 
           .A = a.data,
           .lda = a.ld,
           .trans_a = a.transposed,
-          .B = b.data,
-          .ldb = b.ld,
+          .B = o.packed ? nullptr : b.data,
+          .ldb = o.packed ? 0 : b.ld,
           .trans_b = b.transposed,
           .C = c.data,
           .ldc = c.ld,
@@ -64,7 +65,8 @@ inline void product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}) 
           .bias = o.bias.data,
           .bias_dtype = o.bias.dtype,
           .residual = o.residual.data,
-          .ldr = o.residual.ld});
+          .ldr = o.residual.ld,
+          .packed = o.packed});
 }
 
 } // namespace nvl
