@@ -53,7 +53,7 @@ double backward_flops(Acc, Acc, Acc, In, In, In, In q, In, In v, In, AttentionOp
 void forward_cpu(Out y, Out lse, In q, In k, In v, In sequence_starts, AttentionOptions o) {
     dispatch(q.dtype, [&]<class X> {
         auto list = sequences_of<X>(q, k, v, sequence_starts, o);
-        forward_all(list, Heads<X>(y), Heads<sum_t<X>>(lse));
+        forward(list, Heads<X>(y), Heads<sum_t<X>>(lse));
     });
 }
 

@@ -26,18 +26,23 @@ template <class X> struct Task {
     const Gradients<X>& g;
     int64_t rows, DP, DvP;
     Scores scores;
+    Visible visible;
+    Range seen[TILE];                 // of the rows of a tile
     float *q, *dy, *dq, *lse, *delta; // whole sequence
     float *kt, *vt, *k, *dk, *dv;     // a block of keys
     float *p, *ds;                    // (TILE, BLOCK)
 
     Task(const Sequence<X>& s_, const Gradients<X>& g_)
         : s(s_), g(g_), rows(s.rows()), DP(padded(s.D)), DvP(padded(s.Dv)), scores(s.scale, s.softcap) {
-        Workspace w(size_t(rows * (2 * DP + DvP + 2) + BLOCK * (3 * DP + 2 * DvP) + 2 * TILE * BLOCK + 256));
+        Workspace w(size_t(rows * (2 * DP + DvP + 4) + BLOCK * (3 * DP + 2 * DvP) + 2 * TILE * BLOCK + 256));
         q = w.take(rows * DP), dy = w.take(rows * DvP), dq = w.take(rows * DP);
         lse = w.take(rows), delta = w.take(rows);
         kt = w.take(DP * BLOCK), vt = w.take(DvP * BLOCK), k = w.take(BLOCK * DP);
         dk = w.take(BLOCK * DP), dv = w.take(BLOCK * DvP);
         p = w.take(TILE * BLOCK), ds = w.take(TILE * BLOCK);
+        prefetch(0, 0, 1);
+        visible = {w.take_integers(rows), w.take_integers(rows)};
+        visible.fill(s, 0, rows);
         for (int64_t r = 0; r < rows; r++) {
             int64_t i = s.row_in_q(r), h = s.head(r);
             const X *dy_row = g.dy.at(i, h), *y_row = g.y.at(i, h);
@@ -49,12 +54,18 @@ template <class X> struct Task {
         if (g.dq.data) std::memset(dq, 0, size_t(rows * DP) * sizeof(float));
     }
 
-    Range range(int64_t r, int64_t block) const { return Range::of(s.first_key(r), s.last_key(r), block); }
+    /// Part `part` of `parts` of a block's keys and values.
+    void prefetch(int64_t block, int64_t part, int64_t parts) const {
+        int64_t row = s.key_rows(block), n = std::clamp<int64_t>(s.keys - block * BLOCK, 0, BLOCK);
+        int64_t from = n * part / parts, to = n * (part + 1) / parts;
+        prefetch_rows(s.k.at(row, s.g), s.k.row_step, from, to, s.D);
+        prefetch_rows(s.v.at(row, s.g), s.v.row_step, from, to, s.Dv);
+    }
 
     /// P and dS of a row: scores in `pr` and dy v^T in `dr` on entry, columns [c0, c1).
-    void row(float* pr, float* dr, int64_t r, const Range& seen, int64_t c0, int64_t c1) const {
+    void row(float* pr, float* dr, int64_t r, const Range& range, int64_t c0, int64_t c1) const {
         f32x16 m = all(lse[r]), mean = all(delta[r]);
-        bool plain = seen.holds(c0, c1);
+        bool plain = range.holds(c0, c1);
         for (int64_t c = c0; c < c1; c += LANES) {
             f32x16 u = load(pr + c), slope = all(1.f);
             if (scores.capped) {
@@ -64,7 +75,7 @@ template <class X> struct Task {
             f32x16 e = exp2(u - m), d = e * (load(dr + c) - mean);
             if (scores.capped) d *= slope;
             if (!plain) {
-                i32x16 inside = seen.lanes(c);
+                i32x16 inside = lanes_in(range, c);
                 e = inside ? e : f32x16{}, d = inside ? d : f32x16{};
             }
             store(pr + c, e), store(dr + c, d);
@@ -72,9 +83,9 @@ template <class X> struct Task {
     }
 
     /// Rows [r0, r0 + n) of the tile that begins at row `tile`; columns [t0, t1) are what the tile needs.
-    void panel(int64_t tile, int64_t r0, int64_t n, int64_t block, int64_t t0, int64_t t1) {
-        Range seen[LANES], any{BLOCK, 0};
-        for (int64_t i = 0; i < n; i++) any.include(seen[i] = range(r0 + i, block));
+    void panel(int64_t tile, int64_t r0, int64_t n, int64_t t0, int64_t t1) {
+        Range any;
+        for (int64_t i = 0; i < n; i++) any.include(seen[r0 - tile + i]);
         float *pp = p + (r0 - tile) * BLOCK, *pd = ds + (r0 - tile) * BLOCK;
         int64_t c0 = t0, c1 = t0;
         if (!any.empty()) {
@@ -84,7 +95,7 @@ template <class X> struct Task {
         }
         for (int64_t i = 0; i < n; i++) {
             float *pr = pp + i * BLOCK, *dr = pd + i * BLOCK;
-            row(pr, dr, r0 + i, seen[i], c0, c1);
+            row(pr, dr, r0 + i, seen[r0 - tile + i], c0, c1);
             for (float* x : {pr, dr})
                 std::fill(x + t0, x + c0, 0.f), std::fill(x + c1, x + std::max(c1, t1), 0.f);
         }
@@ -95,21 +106,17 @@ template <class X> struct Task {
 
     /// dV += P^T dY and dK += dS^T Q for rows [r0, r1) and the columns `any`; a panel of keys skips the rows
     /// that see none of it.
-    void keys(int64_t r0, int64_t r1, int64_t block, const Range& any) {
+    void keys(int64_t r0, int64_t r1, const Range& any) {
         for (int64_t j = any.from; j < any.to; j += ROWS) {
             int64_t n = std::min<int64_t>(ROWS, any.to - j), a = r0, b = r1;
-            while (a < b && !touches(a, block, j, j + n)) a++;
-            while (a < b && !touches(b - 1, block, j, j + n)) b--;
+            while (a < b && !seen[a - r0].touches(j, j + n)) a++;
+            while (a < b && !seen[b - 1 - r0].touches(j, j + n)) b--;
             int64_t at = (a - r0) * BLOCK + j;
             if (g.dv.data)
                 product({n, DvP, b - a, p + at, 1, BLOCK, dy + a * DvP, DvP, dv + j * DvP, DvP, Start::add});
             if (g.dk.data)
                 product({n, DP, b - a, ds + at, 1, BLOCK, q + a * DP, DP, dk + j * DP, DP, Start::add});
         }
-    }
-    bool touches(int64_t r, int64_t block, int64_t from, int64_t to) const {
-        Range seen = range(r, block);
-        return seen.from < to && from < seen.to;
     }
 
     void block(int64_t b) {
@@ -122,15 +129,16 @@ template <class X> struct Task {
         std::memset(dv, 0, size_t(n * DvP) * sizeof(float));
         for (int64_t r0 = 0; r0 < rows; r0 += TILE) {
             int64_t r1 = std::min(rows, r0 + TILE);
-            Range any{BLOCK, 0};
-            for (int64_t r = r0; r < r1; r++) any.include(range(r, b));
+            Range any;
+            for (int64_t r = r0; r < r1; r++) any.include(seen[r - r0] = visible.in_block(r, b));
             if (any.empty()) continue;
+            prefetch(b + 1, r0 / TILE, (rows + TILE - 1) / TILE);
             int64_t t0 = any.from / LANES * LANES, t1 = padded(any.to), panels = (r1 - r0 + ROWS - 1) / ROWS;
             for (int64_t i = 0; i < panels; i++) {
                 int64_t from = r0 + (r1 - r0) * i / panels, to = r0 + (r1 - r0) * (i + 1) / panels;
-                panel(r0, from, to - from, b, t0, t1);
+                panel(r0, from, to - from, t0, t1);
             }
-            keys(r0, r1, b, any);
+            keys(r0, r1, any);
         }
         const float ln2 = float(1 / Scores::LOG2E); // q carries scale * log2(e)
         for (int64_t j = 0; j < n; j++) {
@@ -148,7 +156,8 @@ template <class X> struct Task {
 
 } // namespace
 
-void backward(const Sequence<float>& s, const Gradients<float>& g) { Task<float>(s, g).run(); }
-void backward(const Sequence<bf16>& s, const Gradients<bf16>& g) { Task<bf16>(s, g).run(); }
+template <class X> void backward(const Sequence<X>& s, const Gradients<X>& g) { Task<X>(s, g).run(); }
+template void backward(const Sequence<float>& s, const Gradients<float>& g);
+template void backward(const Sequence<bf16>& s, const Gradients<bf16>& g);
 
 } // namespace nvl::attend

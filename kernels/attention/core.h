@@ -64,20 +64,40 @@ template <class X> struct Sequence {
     int64_t last_key(int64_t r) const { return mask.last(token(r), keys); }
 };
 
+/// Columns of a block of keys that a row sees.
+struct Range {
+    int64_t from = BLOCK, to = 0;
+    bool empty() const { return from >= to; }
+    bool holds(int64_t first, int64_t last) const { return from <= first && last <= to; }
+    bool touches(int64_t first, int64_t last) const { return from < last && first < to; }
+    void include(const Range& r) {
+        if (!r.empty()) from = std::min(from, r.from), to = std::max(to, r.to);
+    }
+};
+
+/// The keys that each of a task's rows sees: looked up for every block, so divided out once.
+struct Visible {
+    int32_t *first = nullptr, *last = nullptr;
+    template <class X> void fill(const Sequence<X>& s, int64_t begin, int64_t rows) {
+        for (int64_t i = 0; i < rows; i++)
+            first[i] = int32_t(s.first_key(begin + i)), last[i] = int32_t(s.last_key(begin + i));
+    }
+    Range in_block(int64_t row, int64_t block) const {
+        return {std::clamp<int64_t>(first[row] - block * BLOCK, 0, BLOCK),
+                std::clamp<int64_t>(last[row] - block * BLOCK, 0, BLOCK)};
+    }
+};
+
 /// Pieces of this thread's scratch, each on a cache line of its own.
 class Workspace {
 public:
     explicit Workspace(size_t floats) : next_(reinterpret_cast<float*>(scratch(floats * 4 + 4096, 7))) {}
     float* take(int64_t n) { return std::exchange(next_, next_ + (n + 15) / 16 * 16); }
+    int32_t* take_integers(int64_t n) { return reinterpret_cast<int32_t*>(take(n)); }
 
 private:
     float* next_;
 };
-
-/// Forward of rows [begin, end) of a sequence; lse may be empty.
-void forward(const Sequence<float>& s, int64_t begin, int64_t end, Heads<float> y, Heads<float> lse);
-void forward(const Sequence<bf16>& s, int64_t begin, int64_t end, Heads<bf16> y, Heads<float> lse);
-void forward(const Sequence<double>& s, int64_t begin, int64_t end, Heads<double> y, Heads<double> lse);
 
 /// task(i) for i in [0, n), each taken by whichever thread is free next. Give the long ones first.
 template <class F> void run_tasks(int64_t n, bool worth_waking, F task) {
@@ -90,30 +110,9 @@ template <class F> void run_tasks(int64_t n, bool worth_waking, F task) {
 /// Below some 100 us of arithmetic waking a second thread costs more than it saves.
 inline bool worth_waking(double flops) { return flops > 4e6; }
 
-/// Forward of all rows of all sequences, in pieces of TASK_ROWS rows: enough to share the packing of a block
-/// of keys, few enough for L2.
-template <class X> void forward_all(const std::vector<Sequence<X>>& list, Heads<X> y, Heads<sum_t<X>> lse) {
-    constexpr int64_t TASK_ROWS = 256;
-    struct Piece {
-        const Sequence<X>* sequence;
-        int64_t begin, end, keys;
-    };
-    std::vector<Piece> pieces;
-    double flops = 0;
-    for (const Sequence<X>& s : list)
-        for (int64_t end = s.rows(); end > 0; end -= TASK_ROWS) {
-            int64_t begin = std::max<int64_t>(0, end - TASK_ROWS);
-            pieces.push_back({&s, begin, end, s.last_key(end - 1) - s.first_key(begin)});
-            flops += 2.0 * double((end - begin) * pieces.back().keys * (s.D + s.Dv));
-        }
-    std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-        return (a.end - a.begin) * a.keys > (b.end - b.begin) * b.keys;
-    });
-    run_tasks(int64_t(pieces.size()), worth_waking(flops), [&](int64_t i) {
-        const Piece& p = pieces[size_t(i)];
-        forward(*p.sequence, p.begin, p.end, y, lse);
-    });
-}
+/// Forward of all rows of all sequences; lse may be empty. The heads of a sequence stand side by side in the
+/// list.
+template <class X> void forward(const std::vector<Sequence<X>>& list, Heads<X> y, Heads<sum_t<X>> lse);
 
 void check_options(const char* op, const AttentionOptions& o);
 
@@ -124,8 +123,6 @@ template <class X> struct Gradients {
     bool add_q, add_k, add_v;
 };
 /// Gradients of one whole sequence and one key/value head.
-void backward(const Sequence<float>& s, const Gradients<float>& g);
-void backward(const Sequence<bf16>& s, const Gradients<bf16>& g);
-void backward(const Sequence<double>& s, const Gradients<double>& g);
+template <class X> void backward(const Sequence<X>& s, const Gradients<X>& g);
 
 } // namespace nvl::attend

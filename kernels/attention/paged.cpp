@@ -74,7 +74,7 @@ void paged_cpu(Out y, In q, In k, In v, In page_table, In query_starts, In conte
                AttentionOptions o) {
     dispatch(q.dtype, [&]<class X> {
         auto list = sequences_of<X>(q, k, v, page_table, query_starts, context_lengths, o);
-        forward_all(list, Heads<X>(y), Heads<sum_t<X>>());
+        forward(list, Heads<X>(y), Heads<sum_t<X>>());
     });
 }
 

@@ -23,10 +23,8 @@ struct Row { // one query row: its scores z over the visible keys, and the deriv
     }
 };
 
-} // namespace
-
-void forward(const Sequence<double>& s, int64_t begin, int64_t end, Heads<double> y, Heads<double> lse) {
-    for (int64_t r = begin; r < end; r++) {
+void head(const Sequence<double>& s, Heads<double> y, Heads<double> lse) {
+    for (int64_t r = 0; r < s.rows(); r++) {
         Row row(s, r);
         double m = *std::max_element(row.z.begin(), row.z.end()), sum = 0;
         for (double& z : row.z) sum += z = std::exp(z - m);
@@ -41,7 +39,13 @@ void forward(const Sequence<double>& s, int64_t begin, int64_t end, Heads<double
     }
 }
 
-void backward(const Sequence<double>& s, const Gradients<double>& g) {
+} // namespace
+
+template <> void forward(const std::vector<Sequence<double>>& list, Heads<double> y, Heads<double> lse) {
+    run_tasks(int64_t(list.size()), true, [&](int64_t n) { head(list[size_t(n)], y, lse); });
+}
+
+template <> void backward(const Sequence<double>& s, const Gradients<double>& g) {
     std::vector<double> dq(size_t(s.rows() * s.D)), dk(size_t(s.keys * s.D)), dv(size_t(s.keys * s.Dv));
     for (int64_t r = 0; r < s.rows(); r++) {
         Row row(s, r);

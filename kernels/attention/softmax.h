@@ -9,24 +9,11 @@
 
 namespace nvl::attend {
 
-/// Columns of a block that a row sees.
-struct Range {
-    int64_t from = 0, to = 0;
-    static Range of(int64_t first, int64_t last, int64_t block) {
-        return {std::clamp<int64_t>(first - block * BLOCK, 0, BLOCK),
-                std::clamp<int64_t>(last - block * BLOCK, 0, BLOCK)};
-    }
-    bool empty() const { return from >= to; }
-    bool holds(int64_t first, int64_t last) const { return from <= first && last <= to; }
-    void include(const Range& r) {
-        if (!r.empty()) from = std::min(from, r.from), to = std::max(to, r.to);
-    }
-    /// -1 in the lanes of column c and following that are inside.
-    simd::i32x16 lanes(int64_t c) const {
-        simd::i32x16 n = simd::lane_index() + int32_t(c);
-        return (n >= int32_t(from)) & (n < int32_t(to));
-    }
-};
+/// -1 in those of the lanes c, c + 1, ... that are in the range.
+inline simd::i32x16 lanes_in(const Range& r, int64_t c) {
+    simd::i32x16 n = simd::lane_index() + int32_t(c);
+    return (n >= int32_t(r.from)) & (n < int32_t(r.to));
+}
 
 struct Scores {
     static constexpr double LOG2E = 1.4426950408889634;
@@ -43,7 +30,7 @@ struct Scores {
     simd::f32x16 masked(simd::f32x16 s, const Range& range, int64_t c) const {
         if (capped) s = simd::tanh(s * simd::all(inverse_cap)) * simd::all(cap);
         if (range.holds(c, c + simd::LANES)) return s;
-        return range.lanes(c) ? s : simd::all(-INFINITY);
+        return lanes_in(range, c) ? s : simd::all(-INFINITY);
     }
 
     /// Columns [c0, c1) of n rows of scores p become probabilities relative to the new maxima m; l is summed;

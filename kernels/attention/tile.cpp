@@ -19,7 +19,8 @@ constexpr int MR = 3, NR = 2;
 constexpr int MR = 2, NR = 1;
 #endif
 
-template <int M, int N> void block(const Product& p) {
+template <int M, int N> void block(const Product& product) {
+    const Product p = product; // a copy: stores to c cannot change it
     f32x16 c[M][N];
 #pragma GCC unroll 8
     for (int i = 0; i < M; i++) {

@@ -31,6 +31,12 @@ void product(const Product& p);
 /// Rows of a product that are computed at a time.
 extern const int ROWS;
 
+/// Asks for rows [from, to) to be brought to L2: rows of one head lie apart, which hardware does not foresee.
+template <class X> void prefetch_rows(const X* in, int64_t ld, int64_t from, int64_t to, int64_t cols) {
+    for (int64_t i = from; i < to; i++)
+        for (int64_t c = 0; c < cols; c += 64 / int64_t(sizeof(X))) __builtin_prefetch(in + i * ld + c, 0, 2);
+}
+
 /// out[i * ldo + c] = scale * in[i * ldi + c] for i < n, c < cols; up to padded(cols) zeros.
 template <class X> void pack_row(float* out, const X* in, int64_t cols, float scale) {
     using namespace simd;
@@ -52,12 +58,18 @@ void pack_transposed(float* out, int64_t ldo, const X* in, int64_t ldi, int64_t 
         for (int64_t c = 0; c < cols; c += LANES) {
             f32x16 r[LANES];
             int64_t width = cols - c < LANES ? cols - c : LANES;
-            for (int64_t k = 0; k < LANES; k++)
-                r[k] = i + k >= n       ? f32x16{}
-                       : width == LANES ? load(in + (i + k) * ldi + c)
-                                        : load_first(in + (i + k) * ldi + c, width);
-            transpose(r);
-            for (int64_t k = 0; k < width; k++) store(out + (c + k) * ldo + i, r[k]);
+            if (i + LANES <= n && width == LANES) {
+#pragma GCC unroll 16
+                for (int64_t k = 0; k < LANES; k++) r[k] = load(in + (i + k) * ldi + c);
+                transpose(r);
+#pragma GCC unroll 16
+                for (int64_t k = 0; k < LANES; k++) store(out + (c + k) * ldo + i, r[k]);
+            } else {
+                for (int64_t k = 0; k < LANES; k++)
+                    r[k] = i + k < n ? load_first(in + (i + k) * ldi + c, width) : f32x16{};
+                transpose(r);
+                for (int64_t k = 0; k < width; k++) store(out + (c + k) * ldo + i, r[k]);
+            }
         }
 }
 

@@ -13,7 +13,7 @@
 
 namespace nvl::simd {
 
-#define NVL_INLINE inline __attribute__((always_inline))
+#define NVL_WORD inline __attribute__((always_inline))
 
 constexpr int LANES = 16;
 typedef float f32x16 __attribute__((vector_size(64)));
@@ -23,36 +23,36 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef float f32x16_any __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t u16x16_any __attribute__((vector_size(32), aligned(2), may_alias));
 
-NVL_INLINE f32x16 all(float x) { return x - f32x16{}; }
-NVL_INLINE i32x16 all(int32_t x) { return x - i32x16{}; }
-NVL_INLINE i32x16 lane_index() { return i32x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+NVL_WORD f32x16 all(float x) { return x - f32x16{}; }
+NVL_WORD i32x16 all(int32_t x) { return x - i32x16{}; }
+NVL_WORD i32x16 lane_index() { return i32x16{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
-NVL_INLINE f32x16 load(const float* p) { return *reinterpret_cast<const f32x16_any*>(p); }
-NVL_INLINE f32x16 load(const bf16* p) {
+NVL_WORD f32x16 load(const float* p) { return *reinterpret_cast<const f32x16_any*>(p); }
+NVL_WORD f32x16 load(const bf16* p) {
     u16x16 h = *reinterpret_cast<const u16x16_any*>(p);
     return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
 }
-NVL_INLINE void store(float* p, f32x16 v) { *reinterpret_cast<f32x16_any*>(p) = v; }
+NVL_WORD void store(float* p, f32x16 v) { *reinterpret_cast<f32x16_any*>(p) = v; }
 /// Rounds as bf16(float) does: to nearest, ties to even; NaN stays NaN.
-NVL_INLINE void store(bf16* p, f32x16 v) {
+NVL_WORD void store(bf16* p, f32x16 v) {
     u32x16 u = (u32x16)v, r = (u + 0x7fff + (u >> 16 & 1)) >> 16;
     r = v == v ? r : 0x7fc0u - u32x16{};
     *reinterpret_cast<u16x16_any*>(p) = __builtin_convertvector(r, u16x16);
 }
 /// The first n < 16 elements; the other lanes are 0, their memory is not touched.
-template <class X> NVL_INLINE f32x16 load_first(const X* p, int64_t n) {
+template <class X> NVL_WORD f32x16 load_first(const X* p, int64_t n) {
     X part[LANES] = {};
     std::memcpy(part, p, size_t(n) * sizeof(X));
     return load(part);
 }
-template <class X> NVL_INLINE void store_first(X* p, f32x16 v, int64_t n) {
+template <class X> NVL_WORD void store_first(X* p, f32x16 v, int64_t n) {
     X part[LANES];
     store(part, v);
     std::memcpy(p, part, size_t(n) * sizeof(X));
 }
 
 /// a * b + c with one rounding.
-NVL_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+NVL_WORD f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 #if defined(__AVX512F__)
     return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__FMA__)
@@ -68,10 +68,10 @@ NVL_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
 #endif
 }
 /// a > b ? a : b, hence b where one is NaN.
-NVL_INLINE f32x16 max(f32x16 a, f32x16 b) { return a > b ? a : b; }
+NVL_WORD f32x16 max(f32x16 a, f32x16 b) { return a > b ? a : b; }
 
 /// combine() over the lanes as a tree: lane l with l + 8, then 4, 2, 1.
-template <class F> NVL_INLINE float fold(f32x16 v, F combine) {
+template <class F> NVL_WORD float fold(f32x16 v, F combine) {
     typedef float f32x8 __attribute__((vector_size(32)));
     typedef float f32x4 __attribute__((vector_size(16)));
     f32x8 a = combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
@@ -80,15 +80,15 @@ template <class F> NVL_INLINE float fold(f32x16 v, F combine) {
     f32x4 c = combine(b, __builtin_shufflevector(b, b, 2, 3, 2, 3));
     return combine(c, __builtin_shufflevector(c, c, 1, 1, 1, 1))[0];
 }
-NVL_INLINE float sum(f32x16 v) {
+NVL_WORD float sum(f32x16 v) {
     return fold(v, [](auto a, auto b) { return a + b; });
 }
-NVL_INLINE float max(f32x16 v) {
+NVL_WORD float max(f32x16 v) {
     return fold(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 /// 2^x for x <= 127, within 1 ulp; exact for 0, exactly 0 below -126; NaN stays NaN.
-NVL_INLINE f32x16 exp2(f32x16 x) {
+NVL_WORD f32x16 exp2(f32x16 x) {
     const f32x16 magic = all(12582912.f); // 1.5 * 2^23: adding it rounds to an integer, in the low bits
     f32x16 shifted = x + magic, f = x - (shifted - magic);
     f32x16 p = fma(all(1.545316294e-4f), f, all(1.339086336e-3f)); // 2^f on [-1/2, 1/2], error 2e-9
@@ -99,7 +99,7 @@ NVL_INLINE f32x16 exp2(f32x16 x) {
 }
 
 /// tanh(x): an odd polynomial near 0, 1 - 2 / (e^2x + 1) beyond.
-NVL_INLINE f32x16 tanh(f32x16 x) {
+NVL_WORD f32x16 tanh(f32x16 x) {
     f32x16 a = x < f32x16{} ? -x : x, z = x * x;
     f32x16 p = fma(all(2.214902768e-3f), z, all(-8.272456764e-3f));
     p = fma(p, z, all(2.174618710e-2f)), p = fma(p, z, all(-5.395634940e-2f));
@@ -112,7 +112,7 @@ NVL_INLINE f32x16 tanh(f32x16 x) {
 }
 
 /// Transposes a 16 x 16 block: four rounds of interleaving rows i and i + 8.
-NVL_INLINE void transpose(f32x16 (&r)[LANES]) {
+NVL_WORD void transpose(f32x16 (&r)[LANES]) {
 #pragma GCC unroll 4
     for (int round = 0; round < 4; round++) {
         f32x16 t[LANES];
