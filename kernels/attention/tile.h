@@ -37,6 +37,15 @@ template <class X> void prefetch_rows(const X* in, int64_t ld, int64_t from, int
         for (int64_t c = 0; c < cols; c += 64 / int64_t(sizeof(X))) __builtin_prefetch(in + i * ld + c, 0, 2);
 }
 
+/// Reads rows in the order of memory to have them in L2.
+template <class X> void touch_rows(const X* in, int64_t ld, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < cols; c += 64 / int64_t(sizeof(X))) {
+            auto* line = reinterpret_cast<const volatile char*>(in + i * ld + c);
+            (void)*line;
+        }
+}
+
 /// out[i * ldo + c] = scale * in[i * ldi + c] for i < n, c < cols; up to padded(cols) zeros.
 template <class X> void pack_row(float* out, const X* in, int64_t cols, float scale) {
     using namespace simd;
