@@ -83,11 +83,8 @@ NVL_INLINE float vlog(float x) {
     return x == inf ? inf : y;
 }
 
-/// 1 / (1 + exp(-x)), accurate in both tails.
-NVL_INLINE float vsigmoid(float x) {
-    float e = vexp(-std::abs(x)), r = 1.0f / (1.0f + e);
-    return x < 0 ? e * r : r;
-}
+/// Needs no case for x < 0: nothing cancels there, and results are right down to the smallest normal number.
+NVL_INLINE float vsigmoid(float x) { return 1.0f / (1.0f + vexp(-x)); }
 
 /// With E = exp(2|x|) - 1, tanh |x| = E / (E + 2). E = 2^n (exp(r) - 1) + (2^n - 1) has no cancellation.
 NVL_INLINE float vtanh(float x) {

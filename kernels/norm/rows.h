@@ -74,6 +74,7 @@ template <class X> LayerMeans<X> layer_means(const X* dy, const X* x, const X* w
 template <class X, class F> void put_both(const Acc& a, const Acc& b, int64_t i, int64_t C, F value) {
     if (a && b && !a.add && !b.add) {
         X *p = a.row<X>(i), *q = b.row<X>(i);
+#pragma GCC ivdep
         for (int64_t c = 0; c < C; c++) {
             X v = X(value(c));
             p[c] = v, q[c] = v;

@@ -25,7 +25,7 @@ template <class F> static void backward(Acc dx, In dy, In x) {
         using A = sum_t<X>;
         for_rows(x, [&](int64_t i) {
             const X *v = x.row<X>(i), *d = dy.row<X>(i);
-            put_row(dx, dx.row<X>(i), x.cols(), [&](int64_t c) { return A(d[c]) * F::slope(A(v[c])); });
+            put_row(dx, dx.row<X>(i), x.cols(), [&](int64_t c) { return A(d[c]) * F::both(A(v[c])).slope; });
         });
     });
 }

@@ -27,16 +27,18 @@ template <class F> static void backward(Acc dg, Acc du, In dy, In g, In u) {
         bool both = dg && du && !dg.add && !du.add; // one loop: f and f' share their exponential
         for_rows(dy, [&](int64_t i) {
             const X *d = dy.row<X>(i), *a = g.row<X>(i), *b = u.row<X>(i);
-            auto to_g = [&](int64_t c) { return A(d[c]) * A(b[c]) * F::slope(A(a[c])); };
-            auto to_u = [&](int64_t c) { return A(d[c]) * F::value(A(a[c])); };
             if (both) {
                 X *p = dg.row<X>(i), *q = du.row<X>(i);
+#pragma GCC ivdep
                 for (int64_t c = 0; c < n; c++) {
-                    X x = X(to_g(c)), z = X(to_u(c));
-                    p[c] = x, q[c] = z;
+                    auto f = F::both(A(a[c]));
+                    p[c] = X(A(d[c]) * A(b[c]) * f.slope);
+                    q[c] = X(A(d[c]) * f.value);
                 }
                 return;
             }
+            auto to_g = [&](int64_t c) { return A(d[c]) * A(b[c]) * F::both(A(a[c])).slope; };
+            auto to_u = [&](int64_t c) { return A(d[c]) * F::value(A(a[c])); };
             if (dg) put_row(dg, dg.row<X>(i), n, to_g);
             if (du) put_row(du, du.row<X>(i), n, to_u);
         });
