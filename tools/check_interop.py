@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loads a checkpoint written here with `transformers` and compares logits with build/bin/forward.
 
-usage: tools/check_interop.py CHECKPOINT_FOLDER      exit 0: equal (or transformers is missing: says so), 1: they differ
+usage: tools/check_interop.py CHECKPOINT_FOLDER [BIN_FOLDER]    exit 0: equal (or transformers is missing: says so), 1: they differ
 """
 import os, subprocess, sys, tempfile
 
@@ -9,7 +9,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__.strip())
     try:
         import torch
@@ -18,13 +18,13 @@ def main():
     except ImportError as e:
         print(f"interop: skipped, {e}")
         return
-    folder = sys.argv[1]
+    folder, binaries = sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else f"{ROOT}/build/bin"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(0)
     ids = torch.randint(0, model.config.vocab_size, (2, 33))
     with tempfile.TemporaryDirectory() as t:
         save_file({"in.input_ids": ids}, f"{t}/in.safetensors")
-        subprocess.run([f"{ROOT}/build/bin/forward", "--model", folder, "--inputs", f"{t}/in.safetensors",
+        subprocess.run([f"{binaries}/forward", "--model", folder, "--inputs", f"{t}/in.safetensors",
                         "--output", f"{t}/out.safetensors"], check=True)
         ours = load_file(f"{t}/out.safetensors")["logits"]
     with torch.no_grad():
