@@ -23,9 +23,13 @@ template <class F> static void backward(Acc dx, In dy, In x) {
     if (!dx) return;
     dispatch(x.dtype, [&]<class X> {
         using A = sum_t<X>;
+        int64_t n = x.cols();
         for_rows(x, [&](int64_t i) {
             const X *v = x.row<X>(i), *d = dy.row<X>(i);
-            put_row(dx, dx.row<X>(i), x.cols(), [&](int64_t c) { return A(d[c]) * F::both(A(v[c])).slope; });
+            put_row(
+                dx, dx.row<X>(i), n, [&](int64_t c) __attribute__((always_inline)) {
+                    return A(d[c]) * F::both(A(v[c])).slope;
+                });
         });
     });
 }

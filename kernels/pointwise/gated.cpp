@@ -37,8 +37,10 @@ template <class F> static void backward(Acc dg, Acc du, In dy, In g, In u) {
                 }
                 return;
             }
-            auto to_g = [&](int64_t c) { return A(d[c]) * A(b[c]) * F::both(A(a[c])).slope; };
-            auto to_u = [&](int64_t c) { return A(d[c]) * F::value(A(a[c])); };
+            auto to_g = [&](int64_t c) __attribute__((always_inline)) {
+                return A(d[c]) * A(b[c]) * F::both(A(a[c])).slope;
+            };
+            auto to_u = [&](int64_t c) __attribute__((always_inline)) { return A(d[c]) * F::value(A(a[c])); };
             if (dg) put_row(dg, dg.row<X>(i), n, to_g);
             if (du) put_row(du, du.row<X>(i), n, to_u);
         });

@@ -25,12 +25,14 @@ static void backward(Acc dx, In dy, In x, double cap) {
     dispatch(x.dtype, [&]<class X> {
         using A = sum_t<X>;
         A inverse = A(1 / cap);
+        int64_t n = x.cols();
         for_rows(x, [&](int64_t i) {
             const X *v = x.row<X>(i), *d = dy.row<X>(i);
-            put_row(dx, dx.row<X>(i), x.cols(), [&](int64_t c) {
-                A u = vtanh(A(v[c]) * inverse);
-                return A(d[c]) * (1 - u * u);
-            });
+            put_row(
+                dx, dx.row<X>(i), n, [&](int64_t c) __attribute__((always_inline)) {
+                    A u = vtanh(A(v[c]) * inverse);
+                    return A(d[c]) * (1 - u * u);
+                });
         });
     });
 }
