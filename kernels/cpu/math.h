@@ -63,7 +63,8 @@ NVL_INLINE float vexp(float x) {
 NVL_INLINE float vlog(float x) {
     bool tiny = x < 1.17549435e-38f;
     float scaled = tiny ? x * 8388608.0f : x;
-    int32_t bits = std::bit_cast<int32_t>(scaled) - 0x3f3504f3; // sqrt(1/2): m in [sqrt(1/2), sqrt(2))
+    int32_t bits =
+        int32_t(std::bit_cast<uint32_t>(scaled) - 0x3f3504f3u); // sqrt(1/2): m in [sqrt(1/2), sqrt(2))
     float e = float(bits >> 23) - (tiny ? 23.0f : 0.0f);
     float f = std::bit_cast<float>((bits & 0x7fffff) + 0x3f3504f3) - 1.0f;
     float p = fused(0.06746640409f, f, -0.1167565053f);
