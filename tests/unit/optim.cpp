@@ -175,6 +175,10 @@ TEST(GlobalNorm, NotFiniteChangesNothingAndNamesTheTensor) {
     t.keep(norm.clip), t.keep(norm.squares);
     adamw(a, sa, gradient_of(a), step, norm.clip);
     adamw(b, sb, gradient_of(b), step, norm.clip);
+    Tensor c = store.parameter("c", {5, 3}, Dtype::bf16);
+    for (int i = 0; i < 15; i++) host<bf16>(c)[i] = bf16(3.0f), host<float>(gradient_of(c))[i] = 1;
+    MuonState sc = muon_state(store, c);
+    muon(c, sc, gradient_of(c), step, norm.clip);
     Program program(t);
     program.run();
     EXPECT_FALSE(std::isfinite(program.data<double>(norm.clip)[0]));
@@ -184,6 +188,10 @@ TEST(GlobalNorm, NotFiniteChangesNothingAndNamesTheTensor) {
         EXPECT_EQ(host<float>(a)[i], 1);
         EXPECT_EQ(float(host<bf16>(b)[i]), 2);
         EXPECT_EQ(host<float>(sb.m)[i], 0);
+    }
+    for (int i = 0; i < 15; i++) {
+        EXPECT_EQ(float(host<bf16>(c)[i]), 3);
+        EXPECT_EQ(host<float>(sc.m)[i], 0);
     }
 }
 
