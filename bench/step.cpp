@@ -78,7 +78,7 @@ int run(int argc, char** argv) {
     model->allocate(store, dtype, true);
     model->initialise(42);
     Optimizer optimizer(*model, store, {.lr = 1e-4, .weight_decay = 0, .clip = 1});
-    StepProgram program(*model, rows * length, rows);
+    StepProgram program(*model, rows * length, rows, StepProgram::training, length);
     TokenBatch batch = random_batch(rows, length, model->dims.V);
 
     std::vector<double> times;

@@ -19,7 +19,7 @@ void print_program(const TrainConfig& c) {
     auto model = model_of(c, nullptr);
     Store store;
     model->allocate(store, dtype_from(c.dtype), true);
-    StepProgram step(*model, c.rows * c.row_length, c.rows);
+    StepProgram step(*model, c.rows * c.row_length, c.rows, StepProgram::training, c.row_length);
     Optimizer optimizer(*model, store, c.optimizer);
     std::printf("One micro-batch: forward and backward of %ld tokens\n%s\nThe optimiser\n%s",
                 c.rows * c.row_length, step.program().listing().c_str(),

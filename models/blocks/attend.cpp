@@ -6,7 +6,11 @@ namespace nvl {
 
 Tensor attend(Tensor q, Tensor k, Tensor v, const Batch& batch, int64_t layer,
               const AttentionOptions& options) {
-    if (!batch.cache) return attention(q, k, v, batch.sequence_starts, options);
+    if (!batch.cache) {
+        AttentionOptions counted = options;
+        counted.length = batch.row_length;
+        return attention(q, k, v, batch.sequence_starts, counted);
+    }
     Cache& cache = *batch.cache;
     Tensor& keys = cache.k.at(size_t(layer));
     Tensor& values = cache.v.at(size_t(layer));

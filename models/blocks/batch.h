@@ -23,6 +23,7 @@ struct Batch {
     Tensor sequence_starts; // (N + 1) i32, for training; repeated totals are empty sequences
     Cache* cache = nullptr; // for inference
     Tensor angles;          // of rotary positions: the model computes them once for all layers
+    int64_t row_length = 0; // for counting FLOPs before there is data: the usual length of a sequence; 0: T
 };
 
 } // namespace nvl

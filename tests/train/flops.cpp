@@ -77,7 +77,7 @@ TEST(Flops, PlanAndInspectPrint) {
         EXPECT_NE(o.output.find(text), std::string::npos) << text << o.output;
     o = command("inspect", {"program", TINY});
     EXPECT_EQ(o.status, 0) << o.output;
-    for (const char* text : {"attention_forward", "layers.1", "adamw", "forward", "back"})
+    for (const char* text : {"attention_backward", "layers.1", "adamw", "forward", "back"})
         EXPECT_NE(o.output.find(text), std::string::npos) << text;
     EXPECT_EQ(command("inspect", {"model", "/nowhere"}).status, 1);
 }

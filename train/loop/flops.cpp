@@ -73,7 +73,7 @@ std::string explain_run(const TrainConfig& c) {
     model->allocate(store, dtype, true);
     Optimizer optimizer(*model, store, c.optimizer);
     int64_t tokens = c.rows * c.row_length, parameters = model->parameters();
-    StepProgram step(*model, tokens, c.rows);
+    StepProgram step(*model, tokens, c.rows, StepProgram::training, c.row_length);
     int64_t embeddings = 0, vectors = 0;
     for (const WeightGroup& g : weight_groups(*model))
         (g.role == Role::embedding ? embeddings : vectors) +=

@@ -9,13 +9,14 @@
 
 namespace nvl {
 
-StepProgram::StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Kind kind)
+StepProgram::StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Kind kind, int64_t row_length)
     : capacity_(tokens), max_sequences_(max_sequences) {
     Recording recording(tape_);
     Dim T = tape_.capacity(tokens);
     batch_.tokens = tape_.input("tokens", {T}, Dtype::i32);
     batch_.positions = tape_.input("positions", {T}, Dtype::i32);
     batch_.sequence_starts = tape_.input("sequence_starts", {max_sequences + 1}, Dtype::i32);
+    batch_.row_length = row_length;
     if (kind != training) tape_.no_grad();
     Tensor hidden = model.hidden(batch_);
     if (kind == logits)
@@ -90,13 +91,13 @@ std::string StepProgram::find_non_finite(const TokenBatch& batch, double dloss) 
     std::string found;
     std::function<void(size_t)> look = [&](size_t i) {
         const Step& s = program_->steps()[i];
-        for (const Argument& a : s.args) {
-            if (!found.empty() || !a.tensor) continue;
-            bool weight = !writes(a.use) && !a.tensor.buffer->tape;
-            if ((!writes(a.use) && !weight) || finite(program_->view(a.tensor))) continue;
-            found = format("%s%s in %s%s%s", weight ? "weight " : "", a.tensor.name(), s.path.c_str(),
-                           s.path.empty() ? "" : ": ", s.kernel);
-        }
+        for (bool weights : {true, false}) // a bad weight is the cause of a bad output
+            for (const Argument& a : s.args) {
+                if (!found.empty() || !a.tensor || writes(a.use) == weights) continue;
+                if ((weights && a.tensor.buffer->tape) || finite(program_->view(a.tensor))) continue;
+                found = format("%s%s in %s%s%s", weights ? "weight " : "", a.tensor.name(), s.path.c_str(),
+                               s.path.empty() ? "" : ": ", s.kernel);
+            }
     };
     run(batch, dloss, true, {.after_step = &look});
     return found;

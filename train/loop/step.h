@@ -21,8 +21,11 @@ public:
         evaluation, // forward; the loss of every token is kept
         logits      // forward; the logits of every token are kept
     };
-    /// `tokens` rows at most, which hold at most `max_sequences` sequences.
-    StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Kind kind = training);
+    /// `tokens` rows at most, which hold at most `max_sequences` sequences. `row_length`: for counting the
+    /// FLOPs of attention before there is data, sequences are taken to have this length (0: all is one
+    /// sequence).
+    StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Kind kind = training,
+                int64_t row_length = 0);
     StepProgram(const StepProgram&) = delete;
 
     /// Copies the batch in and runs. Returns the sum of the losses of its valid tokens (0 for `logits`).

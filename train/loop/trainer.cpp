@@ -56,6 +56,8 @@ Trainer::Trainer(TrainConfig config, TrainingData data) : config_(std::move(conf
     check(config_.resume || !checkpoint,
           "%s holds %s of an earlier run; pass resume=true to go on from there, or another out_dir",
           config_.out_dir.c_str(), checkpoint ? std::filesystem::path(*checkpoint).filename().c_str() : "");
+    make_directories(config_.out_dir);
+    remove_leftovers(config_.out_dir);
     model_->allocate(store_, dtype, true);
     bool resumed = config_.resume && checkpoint;
     if (!resumed && config_.init_from.empty()) model_->initialise(uint64_t(config_.seed));
@@ -65,7 +67,8 @@ Trainer::Trainer(TrainConfig config, TrainingData data) : config_(std::move(conf
     else if (!config_.init_from.empty())
         optimizer_->load_masters(config_.init_from);
     int64_t sequences = data_.train->max_sequences_per_row() * config_.rows;
-    step_ = std::make_unique<StepProgram>(*model_, config_.rows * config_.row_length, sequences);
+    step_ = std::make_unique<StepProgram>(*model_, config_.rows * config_.row_length, sequences,
+                                          StepProgram::training, config_.row_length);
     peak_flops_ = gemm_peak_gflops(dtype) * 1e9;
     flops_per_token_ = model_->flops(config_.row_length).per_token;
 }
