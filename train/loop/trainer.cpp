@@ -259,7 +259,13 @@ bool Trainer::run() {
             return false;
         }
     }
-    if (m.step) write_summary(now() - begin, m);
+    if (start_ >= config_.steps) { // nothing was left to do but what came after the last checkpoint
+        check(start_ == config_.steps, "%s is beyond steps = %ld",
+              checkpoint_folder(config_.out_dir, start_).c_str(), config_.steps);
+        m.loss = resumed_metrics_.value("loss", 0.0);
+        if (config_.eval_every) last_validation_ = validate();
+    }
+    if (m.step || !exists(config_.out_dir + "/summary.json")) write_summary(now() - begin, m);
     std::printf("done: %s\n", checkpoint_folder(config_.out_dir, config_.steps).c_str());
     return true;
 }
