@@ -8,6 +8,7 @@
 #include "engine/io/file.h"
 #include "infer/load.h"
 #include "infer/perplexity.h"
+#include "train/tasks/chat_eval.h"
 
 using namespace nvl;
 
@@ -59,6 +60,7 @@ struct Command {
 };
 constexpr Command commands[] = {
     {"perplexity", "how well a model predicts a text", evaluate_perplexity},
+    {"chat", "grades a tuned model on identity, spelling, counting and arithmetic", evaluate_chat},
 };
 
 int run(int argc, char** argv) {
