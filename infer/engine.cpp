@@ -30,6 +30,8 @@ Engine::Engine(Model& model, const EngineOptions& options)
 void Engine::record() {
     Recording recording(tape_);
     tape_.no_grad();
+    packed_.on_use = options_.pack;
+    UsePacked use(packed_);
     Dim T = tape_.capacity(options_.step_tokens), N = tape_.capacity(options_.sequences),
         R = tape_.capacity(options_.step_tokens);
     tokens_ = tape_.input("tokens", {T}, Dtype::i32), positions_ = tape_.input("positions", {T}, Dtype::i32);

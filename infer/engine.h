@@ -10,6 +10,7 @@
 
 #include "engine/plan/program.h"
 #include "infer/cache/pages.h"
+#include "kernels/linear/packed.h"
 #include "models/model.h"
 
 namespace nvl {
@@ -18,7 +19,9 @@ struct EngineOptions {
     Dtype dtype = Dtype::f32;        // of activations and cache: that of the model's weights
     int64_t sequences = 1;           // open at once
     int64_t tokens_per_sequence = 0; // cache room: sequences * this; 0: the model's context
-    int64_t step_tokens = 256;       // most tokens in one run of the program; longer prompts go in chunks
+    bool pack = false; // a second copy of every matrix in the order the GEMM reads: decode twice as fast, the
+                       // same bits. Later changes of the weights do not reach it.
+    int64_t step_tokens = 256; // most tokens in one run of the program; longer prompts go in chunks
 };
 
 class Engine {
@@ -74,6 +77,7 @@ private:
     Pages pages_;
     std::vector<Sequence> sequences_;
     Store store_;
+    PackedWeights packed_;
     Tape tape_;
     Cache cache_;
     Tensor tokens_, positions_, logit_rows_, logits_;

@@ -47,12 +47,7 @@ Recompute Recompute::parse(const std::string& text) {
     fail("recompute: expected none, full or every:K, found \"%s\"", text.c_str());
 }
 
-Tensor Model::head_logits(Tensor hidden) {
-    Tape& t = tape();
-    Tensor y = t.tensor("logits", {hidden.dim(0), dims.V}, sum_dtype(hidden.dtype()));
-    t.run(linear_forward, y, hidden, t.detach(head()));
-    return y;
-}
+Tensor Model::head_logits(Tensor hidden) { return linear_sums(hidden, head()); }
 
 void Model::allocate(Store& store, Dtype dtype, bool gradients) {
     each([&](const WeightInfo& w, Tensor& t) {

@@ -140,7 +140,8 @@ int run(int argc, char** argv) {
     auto loaded = load_for_inference(path, dtype_from(args.dtype()));
     ChatFormat chat_format(loaded->need_tokenizer());
     Engine engine(*loaded->model, {.dtype = loaded->dtype,
-                                   .tokens_per_sequence = std::min(context, loaded->model->dims.context)});
+                                   .tokens_per_sequence = std::min(context, loaded->model->dims.context),
+                                   .pack = true});
     Generator generator(engine, &*loaded->tokenizer);
     ChatOptions options{.system = system,
                         .sampling = {.temperature = temperature,

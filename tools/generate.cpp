@@ -79,7 +79,7 @@ int run(int argc, char** argv) {
     r.stop = stop;
     int64_t room = std::min(loaded->model->dims.context, int64_t(r.prompt.size()) + max_tokens);
     Engine engine(*loaded->model,
-                  {.dtype = loaded->dtype, .tokens_per_sequence = std::max<int64_t>(room, 1)});
+                  {.dtype = loaded->dtype, .tokens_per_sequence = std::max<int64_t>(room, 1), .pack = true});
     Generator generator(engine, loaded->tokenizer ? &*loaded->tokenizer : nullptr);
     Generation g = generator.run(r, [&](size_t, Part::Kind, std::string_view text) {
         if (!json) std::fwrite(text.data(), 1, text.size(), stdout), std::fflush(stdout);

@@ -67,7 +67,7 @@ constinit Kernel<void(AccSum, In, In)> linear_dw{"linear_dw",
                                                  {.any_stride = true}};
 constinit Kernel<void(AccSum, In)> linear_db{"linear_db", backward_db};
 
-static Tensor output(const Tensor& x, const Tensor& w) {
+static Tensor output(const Tensor& x, const Tensor& w, Dtype dtype) {
     check(w.shape().rank == 2 && x.dim(-1) == w.dim(1),
           "linear: %s is %s, the weight %s is %s; expected (outputs,%ld)", x.name(), x.shape().text().c_str(),
           w.name(), w.shape().text().c_str(), x.dim(-1).size);
@@ -75,12 +75,16 @@ static Tensor output(const Tensor& x, const Tensor& w) {
           x.name(), name_of(x.dtype()), w.name(), name_of(w.dtype()));
     Shape s = x.shape();
     s[-1] = w.dim(0);
-    return tape().tensor("linear", s, x.dtype(), join_linear(x, w));
+    return tape().tensor("linear", s, dtype, join_linear(x, w));
 }
 
 // The packed copy of w, if this thread uses one.
 static Packed packed_copy(const Tensor& x, const Tensor& w) {
-    Packed p = UsePacked::active() ? UsePacked::active()->find(w) : nullptr;
+    PackedWeights* all = UsePacked::active();
+    if (!all) return nullptr;
+    bool packable = w.buffer->data && !w.buffer->tape && w.dtype() != Dtype::f64;
+    if (all->on_use && packable) all->add(w);
+    Packed p = all->find(w);
     check(!p || !tape().wants_gradients() || (!x.buffer->needs_grad && !w.buffer->needs_grad),
           "linear: %s is packed for inference, but gradients are wanted; call no_grad()", w.name());
     return p;
@@ -88,7 +92,7 @@ static Packed packed_copy(const Tensor& x, const Tensor& w) {
 
 Tensor linear(Tensor x, Tensor w) {
     Tape& t = tape();
-    Tensor y = output(x, w);
+    Tensor y = output(x, w, x.dtype());
     if (Packed p = packed_copy(x, w)) {
         t.run(linear_packed, y, x, w, p);
         return y;
@@ -104,7 +108,7 @@ Tensor linear(Tensor x, Tensor w) {
 Tensor linear(Tensor x, Tensor w, Tensor b) {
     if (!b) return linear(x, w);
     Tape& t = tape();
-    Tensor y = output(x, w);
+    Tensor y = output(x, w, x.dtype());
     check(b.shape().rank == 1 && b.dim(0) == w.dim(0) && b.dtype() == x.dtype(),
           "linear: the bias %s is %s %s; expected (%ld) %s", b.name(), b.shape().text().c_str(),
           name_of(b.dtype()), w.dim(0).size, name_of(x.dtype()));
@@ -118,6 +122,16 @@ Tensor linear(Tensor x, Tensor w, Tensor b) {
         t.run(linear_dw, t.into(w), t.grad(y), x);
         t.run(linear_db, t.into(b), t.grad(y));
     });
+    return y;
+}
+
+Tensor linear_sums(Tensor x, Tensor w) {
+    Tape& t = tape();
+    Tensor y = output(x, w, sum_dtype(x.dtype()));
+    if (Packed p = packed_copy(x, w))
+        t.run(linear_packed, y, x, w, p);
+    else
+        t.run(linear_forward, y, x, t.detach(w));
     return y;
 }
 

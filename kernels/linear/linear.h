@@ -21,5 +21,7 @@ extern Kernel<void(AccSum db, In dy)> linear_db;
 Tensor linear(Tensor x, Tensor w);
 /// With a bias; an empty b is no bias.
 Tensor linear(Tensor x, Tensor w, Tensor b);
+/// As linear(x, w), but y in the type that sums have (f32 for bf16), and without a backward: logits.
+Tensor linear_sums(Tensor x, Tensor w);
 
 } // namespace nvl

@@ -6,8 +6,8 @@
 
 namespace nvl {
 
-const PackedWeights*& UsePacked::active() {
-    static thread_local const PackedWeights* packed = nullptr;
+PackedWeights*& UsePacked::active() {
+    static thread_local PackedWeights* packed = nullptr;
     return packed;
 }
 

@@ -22,6 +22,8 @@ public:
     int64_t bytes() const;
     /// The packed copy of exactly this view, or null.
     std::shared_ptr<const PackedWeight> find(const Tensor& w) const;
+    /// linear() packs what it is given and finds no copy of, if that is a persistent matrix of f32 or bf16.
+    bool on_use = false;
 
 private:
     struct Entry {
@@ -34,14 +36,14 @@ private:
 /// While it lives, linear() on this thread uses `packed`.
 class UsePacked {
 public:
-    explicit UsePacked(const PackedWeights& packed) : before_(std::exchange(active(), &packed)) {}
+    explicit UsePacked(PackedWeights& packed) : before_(std::exchange(active(), &packed)) {}
     ~UsePacked() { active() = before_; }
     UsePacked(const UsePacked&) = delete;
     UsePacked& operator=(const UsePacked&) = delete;
-    static const PackedWeights*& active();
+    static PackedWeights*& active();
 
 private:
-    const PackedWeights* before_;
+    PackedWeights* before_;
 };
 
 } // namespace nvl

@@ -201,12 +201,14 @@ TEST(Generate, WrongRequestsAreRefusedBeforeAnyRuns) {
 struct Transformer {
     Store store;
     std::unique_ptr<Model> model;
-    Transformer() {
-        Json c{{"model_type", "gpt2"}, {"n_embd", 32},       {"n_head", 2},
-               {"n_layer", 2},         {"n_positions", 256}, {"vocab_size", bytes_tokenizer().size()}};
-        c["initializer_range"] = 0.15;
+    explicit Transformer(const std::string& type = "gpt2", Dtype dtype = Dtype::f32) {
+        Json c = type == "gpt2" ? Json{{"n_embd", 32}, {"n_head", 2}, {"n_layer", 2}, {"n_positions", 256}}
+                                : Json{{"hidden_size", 32},        {"num_attention_heads", 4},
+                                       {"num_key_value_heads", 2}, {"num_hidden_layers", 2},
+                                       {"intermediate_size", 80},  {"max_position_embeddings", 256}};
+        c["model_type"] = type, c["vocab_size"] = bytes_tokenizer().size(), c["initializer_range"] = 0.15;
         model = make_model(c);
-        model->allocate(store, Dtype::f32, false);
+        model->allocate(store, dtype, false);
         model->initialise(3);
     }
 };
@@ -244,6 +246,22 @@ TEST(Generate, TheBatchDecidesNothing) {
             EXPECT_TRUE(same(batch[i], alone[i])) << i << " of " << sequences << " at once";
         EXPECT_EQ(e.free_sequences(), sequences);
     }
+}
+TEST(Generate, PackedWeightsChangeNoBit) {
+    for (const char* type : {"gpt2", "qwen3"})
+        for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+            Transformer t(type, dtype);
+            std::vector<Generation> results[2];
+            for (bool pack : {false, true}) {
+                Engine e(*t.model, {.dtype = dtype, .sequences = 3, .pack = pack});
+                size_t packed = 0;
+                for (const Step& s : e.program().steps())
+                    packed += std::string(s.kernel).rfind("linear_packed", 0) == 0;
+                EXPECT_EQ(packed, pack ? (type[0] == 'g' ? 9u : 15u) : 0u) << type; // 2 layers and the head
+                results[pack] = Generator(e, &bytes_tokenizer()).run(varied());
+            }
+            for (size_t i = 0; i < results[0].size(); i++) EXPECT_TRUE(same(results[0][i], results[1][i]));
+        }
 }
 TEST(Generate, SeedsAndStreamsDecideTheDraws) {
     Transformer t;
