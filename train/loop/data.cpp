@@ -76,8 +76,8 @@ void open_rows(TrainingData& d, const TrainConfig& c, LongDocuments longer) {
         d.validation = std::make_unique<PackedDataset>(find_shards(folder, "validation"), id, c.row_length,
                                                        uint64_t(c.seed), options);
     check(d.train->rows() > 0, "%s: the training split has no rows", folder.c_str());
-    d.report += "train: " + d.train->packed().report() + "\n";
-    if (d.validation) d.report += "validation: " + d.validation->packed().report() + "\n";
+    d.report += "training rows: " + d.train->packed().report() + "\n";
+    if (d.validation) d.report += "validation rows: " + d.validation->packed().report() + "\n";
 }
 
 void train_tokenizer(const TrainConfig& c, const std::string& folder, const std::vector<std::string>& texts) {
