@@ -161,6 +161,21 @@ TEST(Checkpoints, DamageIsOneLine) {
     EXPECT_EQ(command("pretrain", with_config(tiny_words(f / "run", {"resume=true"}))).status, 0);
 }
 
+TEST(Checkpoints, AFullDiskKeepsTheEarlierOne) {
+    Folder f;
+    train_here(f / "run", {"steps=4"});
+    std::string before = weights_sha(f / "run", 4);
+    auto words = with_config(tiny_words(f / "run", {"resume=true", "save.every=2"}));
+    EXPECT_EQ(wait_for(start("pretrain", words, f / "log", 100'000)), 1);
+    std::string log = read_file(f / "log");
+    EXPECT_NE(log.find("model.safetensors: cannot write: "), std::string::npos) << log;
+    EXPECT_EQ(log.find("error: "), log.rfind("error: "));
+    EXPECT_EQ(newest_checkpoint(f / "run"), checkpoint_folder(f / "run", 4));
+    EXPECT_EQ(weights_sha(f / "run", 4), before);
+    EXPECT_EQ(wait_for(start("pretrain", words, f / "log")), 0) << read_file(f / "log");
+    EXPECT_EQ(steps_in_metrics(f / "run"), count_to(12));
+}
+
 TEST(Checkpoints, UnwritableFolder) {
     Folder f;
     write_file(f / "file", "not a folder");

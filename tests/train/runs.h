@@ -1,9 +1,11 @@
 // Runs of the built commands, and small configs in temporary folders.
 #pragma once
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -32,9 +34,16 @@ struct Outcome {
 };
 
 /// Starts build/bin/NAME; its output goes to the file `log`.
-inline pid_t start(const std::string& name, const std::vector<std::string>& words, const std::string& log) {
+/// `file_limit`: no file may grow beyond these bytes, as on a full disk.
+inline pid_t start(const std::string& name, const std::vector<std::string>& words, const std::string& log,
+                   int64_t file_limit = 0) {
     pid_t child = fork();
     if (child == 0) {
+        if (file_limit) {
+            signal(SIGXFSZ, SIG_IGN); // write() then fails instead
+            rlimit limit{rlim_t(file_limit), rlim_t(file_limit)};
+            setrlimit(RLIMIT_FSIZE, &limit);
+        }
         int f = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
         dup2(f, 1), dup2(f, 2);
         std::string path = std::string(NVL_BIN) + "/" + name;
