@@ -1,7 +1,7 @@
 #include "models/blocks/attention.h"
 
 #include "kernels/linear/linear.h"
-#include "kernels/norm/rmsnorm.h"
+#include "kernels/position/qknorm_rope.h"
 #include "kernels/position/rope.h"
 
 namespace nvl {
@@ -31,8 +31,8 @@ Tensor attention_block(Tensor h, const AttentionWeights& w, const AttentionConfi
     Tensor q = reshape(linear(h, w.q, w.q_bias), {T, c.H, c.D});
     Tensor k = reshape(linear(h, w.k, w.k_bias), {T, c.G, c.D});
     Tensor v = reshape(linear(h, w.v, w.v_bias), {T, c.G, c.D});
-    if (c.qk_norm) q = rmsnorm(q, w.q_norm, c.eps), k = rmsnorm(k, w.k_norm, c.eps);
-    q = rope(q, batch.angles), k = rope(k, batch.angles);
+    q = c.qk_norm ? qknorm_rope(q, w.q_norm, batch.angles, c.eps) : rope(q, batch.angles);
+    k = c.qk_norm ? qknorm_rope(k, w.k_norm, batch.angles, c.eps) : rope(k, batch.angles);
     Tensor y = attend(q, k, v, batch, layer, {.window = window, .scale = c.scale});
     return linear(reshape(y, {T, c.H * c.D}), w.o, w.o_bias);
 }
