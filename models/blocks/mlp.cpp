@@ -17,8 +17,9 @@ void MlpWeights::each(const MlpConfig& c, const std::string& prefix, const Visit
 
 Tensor mlp_block(Tensor h, const MlpWeights& w, const MlpConfig& c) {
     Module here("mlp");
-    Tensor y = gated(c.activation, linear(h, w.gate, w.gate_bias), linear(h, w.up, w.up_bias));
-    return linear(y, w.down, w.down_bias);
+    Tensor gate = linear(h, w.gate, w.gate_bias),
+           up = linear(h, w.up, w.up_bias); // one by one: the order is recorded
+    return linear(gated(c.activation, gate, up), w.down, w.down_bias);
 }
 
 } // namespace nvl
