@@ -17,7 +17,9 @@ using namespace nvl;
 namespace {
 
 std::atomic<bool>* cancel_flag = nullptr;
+volatile std::sig_atomic_t interrupted = 0;
 void on_interrupt(int) {
+    interrupted = 1;
     if (cancel_flag) *cancel_flag = true;
 }
 // Without SA_RESTART, so that Ctrl-C also ends a wait for input.
@@ -39,8 +41,9 @@ public:
     bool read(std::string& line) {
         for (;;) {
             if (in_) std::fputs("\n> ", stdout), std::fflush(stdout);
+            interrupted = 0;
             if (std::getline(std::cin, line)) return true;
-            if (std::cin.eof() || errno != EINTR) return false;
+            if (!interrupted) return false; // the end of input looks the same to the stream
             std::cin.clear(), clearerr(stdin);
             if (in_) std::fputs("\n(/quit ends)", stdout);
         }
@@ -167,6 +170,7 @@ int run(int argc, char** argv) {
         else if (!command(line, chat, terminal))
             break;
     }
+    if (terminal.interactive()) std::printf("\n");
     cancel_flag = nullptr;
     return 0;
 }

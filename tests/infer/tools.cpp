@@ -1,5 +1,6 @@
 // The commands as a shell sees them: results in JSON, and one clear line and status 1 for every mistake.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,6 +175,35 @@ TEST(Tools, ChatReadsAPipe) {
     EXPECT_EQ(long_line.status, 0);
     EXPECT_NE(long_line.out.find("too long"), std::string::npos);
     expect_error("chat --model " + std::string(NVL_SOURCE) + "/tests/golden/gpt2", "tokenizer.json");
+}
+// Greedy and untrained, this model repeats itself until something stops it: 200,000 tokens are minutes.
+TEST(Tools, AnInterruptStopsTheAnswerAndNotTheChat) {
+    Folder f(300, 200000);
+    int to[2], from[2];
+    ASSERT_EQ(pipe(to) | pipe(from), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(to[0], 0), dup2(from[1], 1);
+        for (int fd : {to[0], to[1], from[0], from[1]}) close(fd);
+        execl((std::string(NVL_BIN) + "/chat").c_str(), "chat", "--model", f.path.c_str(), "--temperature",
+              "0", "--max-tokens", "200000", "--context", "200000", nullptr);
+        _exit(127);
+    }
+    close(to[0]), close(from[1]);
+    ASSERT_EQ(write(to[1], "Hello\n", 6), 6);
+    std::string out(1, ' ');
+    ASSERT_EQ(read(from[0], out.data(), 1), 1); // it speaks
+    kill(child, SIGINT);
+    ASSERT_EQ(write(to[1], "/temperature 3\n", 15), 15);
+    close(to[1]);
+    char buffer[4096];
+    for (ssize_t n; (n = read(from[0], buffer, sizeof buffer)) > 0;) out.append(buffer, size_t(n));
+    close(from[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    EXPECT_NE(out.find("(stopped)"), out.npos);
+    EXPECT_NE(out.find("temperature 3"), out.npos);
 }
 
 } // namespace
