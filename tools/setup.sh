@@ -35,7 +35,6 @@ need libyaml-cpp-dev header yaml-cpp/yaml.h
 need libpcre2-dev header pcre2.h
 need libutf8proc-dev header utf8proc.h
 need libgtest-dev header gtest/gtest.h
-need libbenchmark-dev header benchmark/benchmark.h
 optional=()
 header dnnl.hpp || optional+=(libdnnl-dev) # a GEMM library to compare with; the build goes on without it
 
