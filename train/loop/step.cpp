@@ -78,7 +78,8 @@ const float* StepProgram::token_logits(int64_t i) const {
 }
 
 static bool finite(const View& v) {
-    if (!v || !is_float(v.dtype) || v.dtype == Dtype::f16) return true;
+    bool computed = v && (v.dtype == Dtype::f64 || v.dtype == Dtype::f32 || v.dtype == Dtype::bf16);
+    if (!computed) return true;
     bool all = true;
     dispatch(v.dtype, [&]<class X> {
         for (int64_t i = 0; all && i < v.rows(); i++)
