@@ -2,6 +2,7 @@
 //
 // A step's time is the best of many: on a shared machine the best is the one that nobody disturbed.
 #include <cstdio>
+#include <map>
 
 #include "bench/floors.h"
 #include "engine/base/cli.h"
@@ -15,7 +16,8 @@ using namespace nvl;
 namespace {
 
 struct Times {
-    double prefill = 1e9, decode = 1e9; // seconds of the best step
+    double prefill = 1e9, decode = 1e9;    // seconds of the best step
+    std::map<std::string, double> kernels; // in it
 };
 
 Times measure(Engine& engine, int64_t sequences, int64_t context, int64_t steps) {
@@ -35,9 +37,13 @@ Times measure(Engine& engine, int64_t sequences, int64_t context, int64_t steps)
     for (int64_t i = 0; i < steps; i++) {
         std::vector<Engine::Feed> feeds;
         for (int s : open) feeds.push_back({s, std::span(prompt).subspan(size_t(i % context), 1)});
+        std::map<std::string, double> kernels;
+        engine.seconds = &kernels;
         double begin = seconds_now();
         engine.feed(feeds, none);
-        t.decode = std::min(t.decode, seconds_now() - begin);
+        double seconds = seconds_now() - begin;
+        if (seconds < t.decode) t.decode = seconds, t.kernels = kernels;
+        engine.seconds = nullptr;
         for (int s : open) engine.truncate(s, context);
     }
     for (int s : open) engine.close(s);
@@ -50,6 +56,7 @@ int run(int argc, char** argv) {
     auto& context = args.option("context", 128, "tokens in the cache");
     auto& steps = args.option("steps", 30, "decode steps; the best counts");
     auto& sequences = args.option("sequences", 1, "decoded together");
+    auto& kernels = args.flag("kernels", "also the time of each kernel in the best step");
     args.common("bf16");
     if (!args.parse(argc, argv)) return 0;
     auto loaded = load_for_inference(path, dtype_from(args.dtype()));
@@ -69,6 +76,9 @@ int run(int argc, char** argv) {
             "of memory\n",
             pack ? "packed" : "plain", double(context) / t.prefill, double(sequences) / t.decode,
             t.decode * 1e3, bytes / t.decode / 1e9, 100 * bytes / t.decode / bandwidth);
+        if (kernels)
+            for (auto& [name, seconds] : t.kernels)
+                std::printf("  %-20s %7.3f ms\n", name.c_str(), seconds * 1e3);
     }
     return 0;
 }

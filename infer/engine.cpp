@@ -127,7 +127,7 @@ void Engine::run(std::span<const Feed> feeds, const std::vector<Row>& rows,
         lengths[n - 1] = int32_t(++s.length);
     }
     for (int64_t i = n; i <= options_.sequences; i++) starts[i] = int32_t(rows.size());
-    program_->run({.counts = {int64_t(rows.size()), n, wanted}});
+    program_->run({.counts = {int64_t(rows.size()), n, wanted}, .seconds = seconds});
     int64_t V = model_.dims.V, k = 0;
     for (const Row& row : rows)
         if (row.wanted) on_logits(row.feed, row.index, {program_->data<float>(logits_) + k++ * V, size_t(V)});

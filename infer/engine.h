@@ -55,6 +55,8 @@ public:
     /// Bytes that one decode step at this context reads: weights once, the cache of each sequence.
     double decode_bytes(int64_t context) const;
     const Program& program() const { return *program_; }
+    /// Adds the time spent in each kernel, where set.
+    std::map<std::string, double>* seconds = nullptr;
 
 private:
     struct Sequence {
