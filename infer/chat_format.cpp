@@ -52,6 +52,7 @@ ChatFormat::ChatFormat(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {
               text.find("<|im_end|>") != text.npos,
           "%s: a chat template of another kind; %s", tokenizer.parts().source.c_str(), formats);
     system_ = default_system_of(text);
+    thinks_ = text.find("</think>") != text.npos;
 }
 
 void ChatFormat::append(std::vector<int32_t>& ids, const char* role, std::string_view text) const {
@@ -79,12 +80,20 @@ std::vector<int32_t> ChatFormat::prompt(const Conversation& conversation) const 
                m.role == Message::system ? "system"
                : m.role == Message::user ? "user"
                                          : "assistant",
-               text_of(m));
+               m.role == Message::assistant ? in_history(text_of(m)) : text_of(m));
     }
     auto header = tokenizer_->encode("assistant\n");
     ids.push_back(im_start_);
     ids.insert(ids.end(), header.begin(), header.end());
     return ids;
+}
+
+std::string ChatFormat::in_history(const std::string& answer) const {
+    constexpr std::string_view END = "</think>";
+    size_t at = thinks_ ? answer.rfind(END) : answer.npos;
+    if (at == answer.npos) return answer;
+    size_t from = answer.find_first_not_of('\n', at + END.size());
+    return from == answer.npos ? "" : answer.substr(from);
 }
 
 std::vector<int32_t> ChatFormat::next_turn(std::string_view user_text, bool ended) const {

@@ -33,6 +33,8 @@ public:
     std::vector<int32_t> stop_ids() const;
     /// Ordinary text.
     std::vector<int32_t> encode(std::string_view text) const { return tokenizer_->encode(text); }
+    /// An answer as later turns see it: templates of thinking models leave out all up to </think>.
+    std::string in_history(const std::string& answer) const;
     /// The assistant's turn from generated ids.
     Message parse_answer(std::span<const int32_t> ids) const;
     /// For Request::tools; null where the format has no calculator.
@@ -46,6 +48,7 @@ private:
     std::optional<ChatTemplate> ours_;
     int32_t im_start_ = -1, im_end_ = -1;
     std::string system_;
+    bool thinks_ = false;
 };
 
 /// The default system message in a ChatML template's text: the literal between "<|im_start|>system\n" and

@@ -41,10 +41,14 @@ void ChatSession::share_cache(const std::vector<int32_t>& prompt) {
 }
 
 ChatAnswer ChatSession::say(std::string_view text, const OnText& on_text) {
-    int64_t room = engine_.room(), reserve = std::min(options.max_tokens, room / 4);
+    int64_t room = engine_.room(), limit = room - std::min(options.max_tokens, room / 4);
     size_t first = 0;
     std::vector<int32_t> prompt = render(first, text);
-    while (int64_t(prompt.size()) + reserve > room && first < turns_.size()) prompt = render(++first, text);
+    // Down to half, so that what is left need not be fed anew at every turn.
+    auto size = [&] { return int64_t(prompt.size()); };
+    if (size() > limit)
+        while (first < turns_.size() && (size() > limit || (size() > room / 2 && first + 1 < turns_.size())))
+            prompt = render(++first, text);
     check(int64_t(prompt.size()) < room,
           "the message is too long: %zu tokens with its frame, the context holds %ld; shorten it",
           prompt.size(), room);
@@ -74,6 +78,8 @@ ChatAnswer ChatSession::say(std::string_view text, const OnText& on_text) {
         else
             said = format_.encode(answer.generation.text);
     }
+    std::string kept = format_.in_history(answer.generation.text);
+    if (kept != answer.generation.text) said = format_.encode(kept), ended = false;
     turns_.push_back({std::string(text), std::move(said), ended});
     return answer;
 }

@@ -106,7 +106,9 @@ void answer(const std::string& line, ChatSession& chat, Generator& generator, Te
         });
         terminal.end_answer();
         if (a.dropped_turns)
-            terminal.note(format("the context is full: the oldest %ld turns are forgotten", a.dropped_turns));
+            terminal.note(
+                format("the context is full: the oldest %s forgotten",
+                       a.dropped_turns == 1 ? "turn is" : format("%ld turns are", a.dropped_turns).c_str()));
         Finish f = a.generation.finish;
         if (f == Finish::cancelled) terminal.note("stopped");
         if (f == Finish::length) terminal.note("cut: --max-tokens reached");

@@ -4,6 +4,7 @@
 
 #include "engine/base/cli.h"
 #include "engine/base/text.h"
+#include "infer/chat_format.h"
 #include "infer/generate.h"
 #include "infer/load.h"
 #include "infer/read_bandwidth.h"
@@ -24,7 +25,6 @@ std::vector<int32_t> parse_ids(const std::string& text) {
     return ids;
 }
 
-// Tokens of a text without a tokenizer are its ids.
 void print_json(const std::vector<int32_t>& prompt, const Generation& g, const GenerationSpeed& speed,
                 Engine& engine) {
     Json out;
@@ -43,11 +43,25 @@ void print_json(const std::vector<int32_t>& prompt, const Generation& g, const G
     std::printf("%s\n", out.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
+// What a user says, as the model was tuned to read it. `format` must live as long as the request.
+Request say(const std::string& text, const Tokenizer& tokenizer, std::optional<ChatFormat>& format) {
+    format.emplace(tokenizer);
+    Request r;
+    r.prompt = format->prompt({{user_says(text)}});
+    r.stop_ids = format->stop_ids(), r.tools = format->tools();
+    return r;
+}
+
+void print_ids(const std::vector<int32_t>& ids) {
+    for (size_t i = 0; i < ids.size(); i++) std::printf("%d%c", ids[i], i + 1 < ids.size() ? ',' : '\n');
+}
+
 int run(int argc, char** argv) {
     Args args("generate", "Continues a prompt.");
     auto& path = args.option("model", "", "Hugging Face folder or .gguf file");
     auto& prompt = args.option("prompt", "", "text to continue");
     auto& prompt_ids = args.option("prompt-ids", "", "token ids to continue: 1,2,3");
+    auto& chat = args.flag("chat", "the prompt is what a user says; the answer is the assistant's");
     auto& special = args.flag("special", "special tokens spelled out in the prompt become their ids");
     auto& max_tokens = args.option("max-tokens", 128, "most tokens to generate");
     auto& temperature = args.option("temperature", 0.0, "0: the likeliest token");
@@ -63,11 +77,14 @@ int run(int argc, char** argv) {
     if (!args.parse(argc, argv)) return 0;
     check(!path.empty(), "expected --model; see --help");
     check(args.given("prompt") != args.given("prompt-ids"), "expected one of --prompt and --prompt-ids");
+    check(!chat || (args.given("prompt") && !special), "--chat goes with --prompt, without --special");
 
     auto loaded = load_for_inference(path, dtype_from(args.dtype()));
-    Request r;
-    r.prompt = args.given("prompt-ids") ? parse_ids(prompt_ids)
-                                        : loaded->need_tokenizer().encode(prompt, special, true);
+    std::optional<ChatFormat> format;
+    Request r = chat ? say(prompt, loaded->need_tokenizer(), format)
+                : args.given("prompt")
+                    ? Request{.prompt = loaded->need_tokenizer().encode(prompt, special, true)}
+                    : Request{.prompt = parse_ids(prompt_ids)};
     r.sampling = {.temperature = temperature,
                   .top_k = top_k,
                   .top_p = top_p,
@@ -75,7 +92,8 @@ int run(int argc, char** argv) {
                   .repetition_penalty = repetition};
     r.seed = uint64_t(seed);
     r.max_tokens = max_tokens;
-    if (!ignore_eos) r.stop_ids = loaded->stop_ids;
+    if (!chat) r.stop_ids = loaded->stop_ids;
+    if (ignore_eos) r.stop_ids.clear();
     r.stop = stop;
     int64_t room = std::min(loaded->model->dims.context, int64_t(r.prompt.size()) + max_tokens);
     Engine engine(*loaded->model,
@@ -90,8 +108,7 @@ int run(int argc, char** argv) {
     else if (loaded->tokenizer)
         std::printf("\n");
     else
-        for (size_t i = 0; i < g.ids.size(); i++)
-            std::printf("%d%c", g.ids[i], i + 1 < g.ids.size() ? ',' : '\n');
+        print_ids(g.ids);
     return 0;
 }
 

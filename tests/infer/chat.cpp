@@ -76,6 +76,18 @@ TEST(ChatFormat, ChatMlIsWhatTheTemplateWrites) {
                                               true));
     EXPECT_EQ(f.parse_answer(chatml().encode("Yes.<|im_end|>\nno", true)), assistant_says("Yes."));
 }
+TEST(ChatFormat, ThoughtsAreLeftOutOfHistoryWhereTheTemplateDoes) {
+    Tokenizer thinking = tokenizer_with({"<|endoftext|>", "<|im_start|>", "<|im_end|>"},
+                                        "<|im_start|> ... content.split('</think>')[-1] ... <|im_end|>");
+    ChatFormat thinks(thinking), plain(chatml());
+    auto conversation = [](const char* answer) {
+        return Conversation{{user_says("Hi"), assistant_says(answer), user_says("So?")}};
+    };
+    const char* thought = "<think>\nHm.\n</think>\n\nHello";
+    EXPECT_EQ(thinks.prompt(conversation(thought)), thinks.prompt(conversation("Hello")));
+    EXPECT_NE(plain.prompt(conversation(thought)), plain.prompt(conversation("Hello")));
+    EXPECT_EQ(thinks.in_history("a</think>\n"), "");
+}
 TEST(ChatFormat, OursIsTheTemplateOfTraining) {
     ChatFormat f(ours());
     ChatTemplate t(chat_tokenizer(ours()));
@@ -159,9 +171,12 @@ TEST(ChatSession, ForgetsTheOldestTurnsWhenTheContextIsFull) {
     Chat c(ours(), 96);
     ChatSession session(*c.generator, *c.engine, c.format, short_answers());
     int64_t dropped = 0;
+    bool fed_anew = false;
     for (int i = 0; i < 8; i++) {
         ChatAnswer a = session.say("message number " + std::to_string(i));
         dropped += a.dropped_turns;
+        EXPECT_TRUE(!(fed_anew && a.dropped_turns)) << "twice in a row";
+        fed_anew = a.dropped_turns;
         EXPECT_LE(session.ids().size(), 97u);
         EXPECT_EQ(session.ids()[0], c.format.tools()->bos);
     }
