@@ -136,8 +136,8 @@ double gemm_peak_gflops(Dtype dtype) {
         start = clock::now();
         parallel_for(threads(), 1, [&](int64_t begin, int64_t end) {
             auto* a = reinterpret_cast<uint32_t*>(scratch(256 << 10, SLOT_BIAS));
-            uint32_t* b = a + WORDS * v.MR + 512;
-            for (int64_t i = 0; i < WORDS * (v.MR + v.NR) + 512; i++)
+            uint32_t* b = a + WORDS * v.width(v.MR) + 512;
+            for (int64_t i = 0; i < WORDS * (v.width(v.MR) + v.NR) + 512; i++)
                 a[i] = 0x3f803f80; // 1.0, or two bf16 of 1.0
             GemmTile t{};
             t.a = a, t.b = b, t.words = WORDS, t.leaves = 1, t.b_panel = 0, t.prefetch_b = 0;

@@ -32,7 +32,9 @@ constexpr int64_t CHUNK_A = 4 << 20;                  // bytes of packed A at a 
 constexpr int64_t BLOCK_M = 9, BLOCK_N = 6;           // panels
 constexpr int64_t GROUP_WORDS = 1024;                 // words of K for which panels of A stay in L2
 constexpr int64_t PARALLEL_GRAIN = 1 << 17;           // multiply-adds worth waking a thread for
-constexpr int64_t PAD = 64;                           // words that packing and prefetching may run past
+constexpr int PRIVATE_A = 4; // most threads of which each packs its own A: a line that another core has read
+                             // costs 40 ns to write, 14 % of a 256x768x768 product on 2 threads
+constexpr int64_t PAD = 64;  // words that packing and prefetching may run past
 
 int64_t words_of(Dtype in, int64_t K) { return in == Dtype::bf16 ? (K + 1) / 2 : K; }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -69,12 +71,10 @@ struct GemmDriver {
     const int64_t block_n = few_rows ? 4 : BLOCK_N;
     const Groups k{g.in, {g.K / g.leaves, g.leaves}, few_rows ? INT64_MAX / 16 : GROUP_WORDS};
     const bool swiglu = e.activation == Epilogue::swiglu;
-    const bool direct = e.out == Dtype::f32 && !e.accumulate && !e.bias && !e.residual && !swiglu &&
-                        e.activation == Epilogue::none; // whole tiles go straight to C
+    const bool direct = !e.accumulate && !e.residual && e.activation == Epilogue::none; // whole tiles go to C
 
     // The chunk of A in hand: rows [m0, m0 + rows) in panels of nearly equal height (no wasted rows).
     int64_t m0 = 0, panels_m = 0, height = 0, taller = 0, stride_a = 0;
-    uint32_t* packed_a = nullptr;
     int64_t row_of(int64_t i) const { return m0 + i * height + std::min(i, taller); }
     int rows_of(int64_t i) const { return int(height + (i < taller)); }
     int cols_of(int64_t j) const { return int(std::min<int64_t>(NR, g.N - j * NR)); }
@@ -89,36 +89,49 @@ struct GemmDriver {
         for (m0 = 0; m0 < g.M; m0 += per_chunk) {
             int64_t rows = std::min(per_chunk, g.M - m0);
             panels_m = ceil_div(rows, MR), height = rows / panels_m, taller = rows % panels_m;
-            stride_a = words * MR + 16;
-            packed_a = reinterpret_cast<uint32_t*>(scratch(size_t(panels_m * stride_a + PAD) * 4, SLOT_A));
+            stride_a = words * v.width(MR);
+            size_t bytes_a = size_t(panels_m * stride_a + PAD) * 4;
             int threads =
                 few_rows && g.N * g.K < PARALLEL_GRAIN
                     ? 1
                     : int(std::clamp<int64_t>(rows * g.N * g.K / PARALLEL_GRAIN, 1, nvl::threads()));
+            // The longer side is shared out: less of the other operand is packed by several threads.
             int across_n = int(std::clamp<int64_t>(panels_n / 2, 1, threads)), across_m = threads / across_n;
-            int64_t grain_a = threads == 1 || few_rows ? panels_m : 1;
-            parallel_for(panels_m, grain_a, [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; i++) pack_a(i);
-            });
+            if (threads <= PRIVATE_A && rows > g.N && !few_rows)
+                across_m = int(std::clamp<int64_t>(panels_m / 2, 1, threads)), across_n = threads / across_m;
             int parts = across_n * across_m;
+            const bool each_its_own = parts > 1 && threads <= PRIVATE_A && !few_rows;
+            uint32_t* shared_a = nullptr;
+            if (!each_its_own) {
+                shared_a = reinterpret_cast<uint32_t*>(scratch(bytes_a, SLOT_A));
+                int64_t grain_a = threads == 1 || few_rows ? panels_m : 1;
+                parallel_for(panels_m, grain_a, [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; i++) pack_a(i, shared_a);
+                });
+            }
             parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
                 FlushDenormals flush;
                 for (int64_t p = begin; p < end; p++) {
                     int64_t n = p % across_n, m = p / across_n;
-                    region(panels_m * m / across_m, panels_m * (m + 1) / across_m, panels_n * n / across_n,
-                           panels_n * (n + 1) / across_n);
+                    int64_t i0 = panels_m * m / across_m, i1 = panels_m * (m + 1) / across_m;
+                    uint32_t* a = shared_a;
+                    if (each_its_own) {
+                        a = reinterpret_cast<uint32_t*>(scratch(bytes_a, SLOT_A));
+                        for (int64_t i = i0; i < i1; i++) pack_a(i, a);
+                    }
+                    region(a, i0, i1, panels_n * n / across_n, panels_n * (n + 1) / across_n);
                 }
             });
         }
     }
 
-    void pack_a(int64_t i) const {
+    void pack_a(int64_t i, uint32_t* packed_a) const {
         const char* a = static_cast<const char*>(g.A) + row_of(i) * (g.trans_a ? 1 : g.lda) * size_of(g.in);
-        v.pack(g.in, a, g.lda, g.trans_a, rows_of(i), g.K, packed_a + i * stride_a, rows_of(i));
+        v.pack(g.in, a, g.lda, g.trans_a, rows_of(i), g.K, packed_a + i * stride_a, v.width(rows_of(i)));
     }
 
     /// Panels [i0, i1) x [j0, j1) of this chunk, on this thread.
-    void region(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+    void region(const uint32_t* packed_a, int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
         if (i0 >= i1) return;
         int upper = 0; // levels of the tree above a group, and one tile for a leaf in pieces
         while (1 << upper < k.groups) upper++;
@@ -128,7 +141,8 @@ struct GemmDriver {
         for (int64_t j = j0; j < j1; j += block_n) {
             int64_t nj = std::min(block_n, j1 - j);
             const uint32_t* b = g.packed ? packed_b(*g.packed) + j * words * NR : pack_b(j, nj);
-            for (int64_t i = i0; i < i1; i += BLOCK_M) block(i, std::min(BLOCK_M, i1 - i), j, nj, b, tiles);
+            for (int64_t i = i0; i < i1; i += BLOCK_M)
+                block(packed_a, i, std::min(BLOCK_M, i1 - i), j, nj, b, tiles);
         }
     }
     const uint32_t* pack_b(int64_t j0, int64_t nj) const {
@@ -141,7 +155,8 @@ struct GemmDriver {
         return out;
     }
 
-    void block(int64_t i0, int64_t ni, int64_t j0, int64_t nj, const uint32_t* b, float* tiles) const {
+    void block(const uint32_t* packed_a, int64_t i0, int64_t ni, int64_t j0, int64_t nj, const uint32_t* b,
+               float* tiles) const {
         for (int group = 0; group < k.groups; group++)
             for (int piece = 0; piece < k.pieces; piece++)
                 for (int64_t j = 0, wide; j < nj; j += wide) {
@@ -151,15 +166,16 @@ struct GemmDriver {
                     else if (g.M <= v.rows_of_2 && nj - j >= 2)
                         wide = 2;
                     for (int64_t i = 0; i < ni; i++)
-                        tile_of_leaves(group, piece, i0 + i, j0 + j, int(wide), b + j * words * NR,
-                                       tiles + (i * block_n + j) * TILE, tiles);
+                        tile_of_leaves(group, piece, packed_a + (i0 + i) * stride_a, i0 + i, j0 + j,
+                                       int(wide), b + j * words * NR, tiles + (i * block_n + j) * TILE,
+                                       tiles);
                 }
     }
 
     /// One group (or piece of a leaf) for the tiles (i, j .. j + wide). tile: its place in each level's
     /// buffer.
-    void tile_of_leaves(int group, int piece, int64_t i, int64_t j, int wide, const uint32_t* b, float* tile,
-                        float* tiles) const {
+    void tile_of_leaves(int group, int piece, const uint32_t* a, int64_t i, int64_t j, int wide,
+                        const uint32_t* b, float* tile, float* tiles) const {
         const int64_t level_stride = BLOCK_M * block_n * TILE;
         int upper = 0;
         while (1 << upper < k.groups) upper++;
@@ -167,8 +183,8 @@ struct GemmDriver {
         float* done = local + GEMM_MAX_LEVELS * 4 * TILE;
         int64_t k0 = group * k.leaves * k.leaf + piece * k.step, c0 = j * NR;
         int rows = rows_of(i);
-        GemmTile t;
-        t.a = packed_a + i * stride_a + k0 * rows, t.b = b + k0 * NR;
+        GemmTile t{};
+        t.a = a + k0 * v.width(rows), t.b = b + k0 * NR;
         t.words = std::min(k.step, k.leaf - piece * k.step), t.leaves = k.leaves;
         t.b_panel = words * NR, t.prefetch_b = (few_rows && wide == 1 ? 32 : 16) * NR;
         t.prefetch_far = (few_rows ? 256 : 64) * NR; // 8 rows, W in memory: 27 GB/s, without it 18 (read: 33)
@@ -184,9 +200,12 @@ struct GemmDriver {
         t.out_row = NR, t.out_panel = TILE;
         if (last) {
             to_c = direct && cols_of(j + wide - 1) == NR;
-            if (to_c)
-                t.out = static_cast<float*>(e.c) + row_of(i) * e.ldc + c0, t.out_row = e.ldc,
-                t.out_panel = NR;
+            if (to_c) {
+                t.out = reinterpret_cast<float*>(static_cast<char*>(e.c) +
+                                                 (row_of(i) * e.ldc + c0) * size_of(e.out));
+                t.out_row = e.ldc, t.out_panel = NR, t.out_bf16 = e.out == Dtype::bf16;
+                t.bias = e.bias ? e.bias + c0 : nullptr;
+            }
             prefetch_c(row_of(i), rows, swiglu ? c0 / 2 : c0, wide);
         }
         v.kernel(g.in, rows, wide)(t);

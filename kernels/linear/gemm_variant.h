@@ -2,7 +2,7 @@
 // gemm_impl.h, compiled for different instruction sets.
 //
 // Operands are packed to 32-bit words: an f32, or two bf16 (k low, k + 1 high). A panel holds up to MR rows
-// of A as [word][rows], or NR columns of B as [word][NR].
+// of A as [word][width(rows)], or NR columns of B as [word][NR].
 #pragma once
 #include <cstdint>
 
@@ -27,7 +27,9 @@ struct GemmTile {
     const float* merge[GEMM_MAX_LEVELS];
     int64_t tile_panel; // floats between panels of init and merge (their rows are NR apart)
     float* out;
-    int64_t out_row, out_panel; // floats between rows, between panels
+    int64_t out_row, out_panel; // elements between rows, between panels
+    const float* bias;          // added to every row before it is stored, or null
+    bool out_bf16;              // out is bf16, rounded here
 };
 using GemmKernel = void (*)(const GemmTile&);
 
@@ -48,9 +50,9 @@ struct GemmVariant {
     bool (*supported)();
     int MR, NR;
     int rows_of_2, rows_of_4; // most rows for which 2 or 4 panels are computed at a time (few rows: latency)
+    int (*width)(int rows);   // of a panel of A with so many rows
     GemmKernel (*kernel)(Dtype in, int rows, int panels);
-    /// Packs n <= width rows (K contiguous), or columns if k_major, to out[word * width + i]. Writes up to 16
-    /// words past the end if width is not a multiple of the vector.
+    /// Packs n <= width rows (K contiguous), or columns if k_major, to out[word * width + i].
     void (*pack)(Dtype in, const void* src, int64_t ld, bool k_major, int n, int64_t K, uint32_t* out,
                  int width);
     /// tile (rows x NR) to C[row0..][col0..col0 + cols); swiglu: cols counts the outputs, at most NR / 2.
