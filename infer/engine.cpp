@@ -74,7 +74,11 @@ int64_t Engine::free_sequences() const {
 int64_t Engine::room() const { return std::min(model_.dims.context, max_pages_ * PAGE); }
 
 double Engine::decode_bytes(int64_t context) const {
-    auto bytes = double(model_.parameters() * size_of(options_.dtype));
+    double bytes = 0;
+    model_.each([&](const WeightInfo& w, Tensor& t) { // of a table that is no head too, one row is read
+        bool rows = w.role == Role::embedding && t.buffer != model_.head().buffer;
+        bytes += double((rows ? w.shape[-1].size : w.shape.numel()) * size_of(options_.dtype));
+    });
     int64_t tokens = 0;
     for (int64_t w : model_.dims.window) tokens += w ? std::min(w, context) : context;
     return bytes + 2.0 * double(tokens * model_.dims.G * model_.dims.D * size_of(options_.dtype));

@@ -135,7 +135,23 @@ struct Chat {
         model->initialise(3);
         engine = std::make_unique<Engine>(*model, EngineOptions{});
         generator = std::make_unique<Generator>(*engine, &tokenizer);
+        tokenizer_ = &tokenizer;
     }
+    // The last answer of a session, from the same prompt in a sequence of its own.
+    void expect_same_without_cache(const ChatSession& session, const ChatAnswer& a) {
+        Request r;
+        r.prompt.assign(session.ids().begin(), session.ids().begin() + a.prompt_tokens);
+        r.sampling = session.options.sampling, r.seed = session.options.seed;
+        r.max_tokens = session.options.max_tokens, r.stop = session.options.stop;
+        r.stop_ids = format.stop_ids(), r.tools = format.tools();
+        Engine fresh(*model, {});
+        Generation again = Generator(fresh, tokenizer_).run(r);
+        EXPECT_EQ(again.ids, a.generation.ids);
+        EXPECT_EQ(again.logprobs, a.generation.logprobs);
+    }
+
+private:
+    const Tokenizer* tokenizer_;
 };
 ChatOptions short_answers() { return {.sampling = {.temperature = 1}, .seed = 4, .max_tokens = 12}; }
 
@@ -153,14 +169,7 @@ TEST(ChatSession, FeedsOnlyWhatIsNewAndAnswersAsWithoutACache) {
                           a.prompt_tokens - int64_t(before) + 1); // the last token was not in the cache
             }
             before = ids.size();
-            Request r; // the same prompt in a sequence of its own
-            r.prompt.assign(ids.begin(), ids.begin() + a.prompt_tokens);
-            r.sampling.temperature = 1, r.seed = 4, r.max_tokens = 12;
-            r.stop_ids = c.format.stop_ids(), r.tools = c.format.tools();
-            Engine fresh(*c.model, {});
-            Generation again = Generator(fresh, t).run(r);
-            EXPECT_EQ(again.ids, a.generation.ids);
-            EXPECT_EQ(again.logprobs, a.generation.logprobs);
+            c.expect_same_without_cache(session, a);
         }
         session.clear();
         ChatAnswer a = session.say("Hello you");
@@ -177,6 +186,7 @@ TEST(ChatSession, ForgetsTheOldestTurnsWhenTheContextIsFull) {
         dropped += a.dropped_turns;
         EXPECT_TRUE(!(fed_anew && a.dropped_turns)) << "twice in a row";
         fed_anew = a.dropped_turns;
+        c.expect_same_without_cache(session, a);
         EXPECT_LE(session.ids().size(), 97u);
         EXPECT_EQ(session.ids()[0], c.format.tools()->bos);
     }
@@ -200,6 +210,7 @@ TEST(ChatSession, WhatAStopStringHidWasNotSaid) {
     ChatAnswer a = all.say("Hello");
     EXPECT_EQ(a.generation.text, text.substr(0, text.find(text.substr(4, 3))));
     ChatAnswer b = all.say("Go on");
+    c.expect_same_without_cache(all, b);
     std::vector<int32_t> prompt(all.ids().begin(), all.ids().begin() + b.prompt_tokens);
     EXPECT_EQ(prompt,
               c.format.prompt({{user_says("Hello"), assistant_says(a.generation.text), user_says("Go on")}}));

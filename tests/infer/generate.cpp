@@ -263,6 +263,15 @@ TEST(Generate, PackedWeightsChangeNoBit) {
             for (size_t i = 0; i < results[0].size(); i++) EXPECT_TRUE(same(results[0][i], results[1][i]));
         }
 }
+TEST(Generate, ADecodeStepReadsEveryMatrixOnce) {
+    Transformer tied("gpt2"), untied("qwen3");
+    int64_t V = bytes_tokenizer().size();
+    Engine a(*tied.model, {}), b(*untied.model, {});
+    int64_t cache = 2 * 2 * 10 * 4; // keys and values, layers, tokens, bytes of a number
+    EXPECT_EQ(a.decode_bytes(10),
+              double((tied.model->parameters() - 255 * 32) * 4 + cache * 32)); // positions
+    EXPECT_EQ(b.decode_bytes(10), double((untied.model->parameters() - (V - 1) * 32) * 4 + cache * 16));
+}
 TEST(Generate, SeedsAndStreamsDecideTheDraws) {
     Transformer t;
     Engine e(*t.model, {});
