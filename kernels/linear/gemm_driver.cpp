@@ -6,6 +6,7 @@
 //       block of 6 panels of B, packed privately > block of 9 panels of A > group of K > panel j > panel i
 // A group of K is an aligned subtree of leaves that fits the cache, or a piece of one longer leaf.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #if defined(__SSE__)
@@ -90,44 +91,54 @@ struct GemmDriver {
             int64_t rows = std::min(per_chunk, g.M - m0);
             panels_m = ceil_div(rows, MR), height = rows / panels_m, taller = rows % panels_m;
             stride_a = words * v.width(MR);
-            size_t bytes_a = size_t(panels_m * stride_a + PAD) * 4;
             int threads =
                 few_rows && g.N * g.K < PARALLEL_GRAIN
                     ? 1
                     : int(std::clamp<int64_t>(rows * g.N * g.K / PARALLEL_GRAIN, 1, nvl::threads()));
-            // The longer side is shared out: less of the other operand is packed by several threads.
-            int across_n = int(std::clamp<int64_t>(panels_n / 2, 1, threads)), across_m = threads / across_n;
-            if (threads <= PRIVATE_A && rows > g.N && !few_rows)
-                across_m = int(std::clamp<int64_t>(panels_m / 2, 1, threads)), across_n = threads / across_m;
-            int parts = across_n * across_m;
-            const bool each_its_own = parts > 1 && threads <= PRIVATE_A && !few_rows;
-            uint32_t* shared_a = nullptr;
-            if (!each_its_own) {
-                shared_a = reinterpret_cast<uint32_t*>(scratch(bytes_a, SLOT_A));
-                int64_t grain_a = threads == 1 || few_rows ? panels_m : 1;
-                parallel_for(panels_m, grain_a, [&](int64_t begin, int64_t end) {
-                    for (int64_t i = begin; i < end; i++) pack_a(i, shared_a);
-                });
-            }
-            parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
-                FlushDenormals flush;
-                for (int64_t p = begin; p < end; p++) {
-                    int64_t n = p % across_n, m = p / across_n;
-                    int64_t i0 = panels_m * m / across_m, i1 = panels_m * (m + 1) / across_m;
-                    uint32_t* a = shared_a;
-                    if (each_its_own) {
-                        a = reinterpret_cast<uint32_t*>(scratch(bytes_a, SLOT_A));
-                        for (int64_t i = i0; i < i1; i++) pack_a(i, a);
-                    }
-                    region(a, i0, i1, panels_n * n / across_n, panels_n * (n + 1) / across_n);
-                }
-            });
+            if (few_rows || threads == 1 || threads > PRIVATE_A || rows > g.N)
+                shared_a(threads);
+            else
+                private_a(threads);
         }
     }
 
-    void pack_a(int64_t i, uint32_t* packed_a) const {
+    uint32_t* scratch_a(int64_t panels) const {
+        return reinterpret_cast<uint32_t*>(scratch(size_t(panels * stride_a + PAD) * 4, SLOT_A));
+    }
+    /// Many threads, or one, or an A larger than B: A is packed once, by all of them.
+    void shared_a(int threads) const {
+        int across_n = int(std::clamp<int64_t>(panels_n / 2, 1, threads)), across_m = threads / across_n;
+        int64_t grain_a = threads == 1 || few_rows ? panels_m : 1;
+        uint32_t* a = scratch_a(panels_m);
+        parallel_for(panels_m, grain_a, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; i++) pack_a(i, a + i * stride_a);
+        });
+        parallel_for(across_n * across_m, 1, [&](int64_t begin, int64_t end) {
+            FlushDenormals flush;
+            for (int64_t p = begin; p < end; p++) {
+                int64_t n = p % across_n, m = p / across_n;
+                region(a, panels_m * m / across_m, panels_m * (m + 1) / across_m, panels_n * n / across_n,
+                       panels_n * (n + 1) / across_n);
+            }
+        });
+    }
+
+    /// Few threads: each packs all of A for itself, then takes columns until none are left.
+    void private_a(int threads) const {
+        std::atomic<int64_t> next{0};
+        int64_t step = std::clamp<int64_t>(panels_n / (threads * 2), 2, block_n);
+        parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+            FlushDenormals flush;
+            uint32_t* a = scratch_a(panels_m);
+            for (int64_t i = 0; i < panels_m; i++) pack_a(i, a + i * stride_a);
+            for (int64_t j; (j = next.fetch_add(step)) < panels_n;)
+                region(a, 0, panels_m, j, std::min(panels_n, j + step));
+        });
+    }
+
+    void pack_a(int64_t i, uint32_t* out) const {
         const char* a = static_cast<const char*>(g.A) + row_of(i) * (g.trans_a ? 1 : g.lda) * size_of(g.in);
-        v.pack(g.in, a, g.lda, g.trans_a, rows_of(i), g.K, packed_a + i * stride_a, v.width(rows_of(i)));
+        v.pack(g.in, a, g.lda, g.trans_a, rows_of(i), g.K, out, v.width(rows_of(i)));
     }
 
     /// Panels [i0, i1) x [j0, j1) of this chunk, on this thread.
@@ -142,7 +153,7 @@ struct GemmDriver {
             int64_t nj = std::min(block_n, j1 - j);
             const uint32_t* b = g.packed ? packed_b(*g.packed) + j * words * NR : pack_b(j, nj);
             for (int64_t i = i0; i < i1; i += BLOCK_M)
-                block(packed_a, i, std::min(BLOCK_M, i1 - i), j, nj, b, tiles);
+                block(packed_a + i * stride_a, i, std::min(BLOCK_M, i1 - i), j, nj, b, tiles);
         }
     }
     const uint32_t* pack_b(int64_t j0, int64_t nj) const {
@@ -166,9 +177,8 @@ struct GemmDriver {
                     else if (g.M <= v.rows_of_2 && nj - j >= 2)
                         wide = 2;
                     for (int64_t i = 0; i < ni; i++)
-                        tile_of_leaves(group, piece, packed_a + (i0 + i) * stride_a, i0 + i, j0 + j,
-                                       int(wide), b + j * words * NR, tiles + (i * block_n + j) * TILE,
-                                       tiles);
+                        tile_of_leaves(group, piece, packed_a + i * stride_a, i0 + i, j0 + j, int(wide),
+                                       b + j * words * NR, tiles + (i * block_n + j) * TILE, tiles);
                 }
     }
 
