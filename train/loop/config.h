@@ -21,6 +21,7 @@ struct OptimizerConfig {
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, momentum = 0.95;
     double weight_decay = 0.1; // of everything but vectors
     double clip = 1.0;         // global norm; 0: none
+    bool measure_norm = true;  // not a key: benchmarks of peers without clipping leave the norm out
 };
 
 struct TrainConfig {
