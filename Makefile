@@ -46,7 +46,7 @@ bench: build
 
 speedrun: setup
 	@$(MAKE) --no-print-directory build
-	@bash train/speedrun.sh $(BUILD)/bin
+	@bash tools/speedrun.sh $(BUILD)/bin
 
 chat-smollm2: setup
 	@$(MAKE) --no-print-directory build

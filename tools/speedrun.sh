@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a model that chats: corpus, tokenizer, pretraining, tuning, evaluation, report.
-#   train/speedrun.sh [build/bin [quick]]       quick: every stage for a few steps, to see that all of it works
+#   tools/speedrun.sh [build/bin [quick]]       quick: every stage for a few steps, to see that all of it works
 # Every stage is skipped when its result is there; an interrupted stage goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
