@@ -199,7 +199,7 @@ TEST(Calculator, AgreesWithAnOracle) {
     std::function<Built(int)> build = [&](int depth) -> Built {
         uint64_t kind = depth ? random.below(k++, 5) : 0;
         if (kind == 0) {
-            auto v = int64_t(random.bits(k++) >> (1 + random.below(k + 1, 63)));
+            auto v = int64_t(random.bits(k) >> (1 + random.below(k + 1, 63)));
             k += 2;
             return {std::to_string(v), v, 3};
         }
