@@ -1,7 +1,7 @@
 // The blocked driver: who packs what, in which order tiles are visited, on which thread. None of it can
 // change a bit: an element's order of summation is carried by the micro-kernel and by tile_of_leaves alone.
 //
-//   A in chunks of 4 MiB, packed by all threads
+//   A in chunks of 4 MiB, packed by all threads, or by each of few for itself
 //     thread: its columns (or rows, when there are few columns)
 //       block of 6 panels of B, packed privately > block of 9 panels of A > group of K > panel j > panel i
 // A group of K is an aligned subtree of leaves that fits the cache, or a piece of one longer leaf.
