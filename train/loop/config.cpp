@@ -49,6 +49,7 @@ std::vector<Field> fields(TrainConfig& c) {
         {"tasks.spelling", &c.spelling},
         {"tasks.letter_count", &c.letter_count},
         {"tasks.arithmetic", &c.arithmetic},
+        {"tasks.turns", &c.turns},
         {"tasks.identity", &c.identity},
         {"tasks.identity_path", &c.identity_path, FREE},
         {"tasks.words_path", &c.words_path, FREE},
@@ -228,7 +229,7 @@ void check_ranges(const TrainConfig& c) {
     at_least("eval.every", c.eval_every, 0), at_least("eval.rows", c.eval_rows, 1);
     at_least("save.every", c.save_every, 0), at_least("sample.every", c.sample_every, 0);
     at_least("log.every", c.log_every, 1), at_least("threads", c.threads, 0);
-    at_least("sample.tokens", c.sample_tokens, 1);
+    at_least("sample.tokens", c.sample_tokens, 1), at_least("tasks.turns", c.turns, 1);
     check(c.rows_per_step() * c.row_length < (int64_t(1) << 31), "batch.rows * data.row_length is too large");
     check(c.val_fraction >= 0 && c.val_fraction < 1, "data.val_fraction: expected 0 to 1, found %g",
           c.val_fraction);

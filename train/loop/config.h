@@ -40,6 +40,7 @@ struct TrainConfig {
 
     // sft: conversations made up beside those of data.path
     int64_t spelling = 0, letter_count = 0, arithmetic = 0, identity = 0;
+    int64_t turns = 1; // up to so many conversations are joined into one
     std::string identity_path, words_path, model_name = "nanochat_vl";
 
     OptimizerConfig optimizer;

@@ -142,7 +142,7 @@ TrainingData prepare_chat(const TrainConfig& c) {
     Json sources{{"tokenizer", d.tokenizer->hash()}, {"val", c.val_fraction}, {"row", c.row_length}};
     sources["files"] = c.data_path.empty() ? Json() : fingerprint(c.data_path);
     sources["tasks"] = {c.spelling,      c.letter_count, c.arithmetic, c.identity,
-                        c.identity_path, c.words_path,   c.seed};
+                        c.identity_path, c.words_path,   c.seed,       c.turns};
     ShardCache cache(folder, sources);
     if (!cache.fresh()) {
         std::vector<Conversation> all = chat_mixture(c), train, held;

@@ -48,7 +48,7 @@ double tick(double range) {
 }
 
 std::string svg(const Curve& c) {
-    constexpr double W = 800, H = 280, LEFT = 44, BOTTOM = 28, TOP = 10, RIGHT = 8;
+    constexpr double W = 800, H = 280, LEFT = 44, BOTTOM = 28, TOP = 10, RIGHT = 20;
     double x1 = c.line.back().first, y0 = 1e30, y1 = -1e30;
     for (auto* points : {&c.line, &c.dots})
         for (auto& [x, y] : *points) y0 = std::min(y0, y), y1 = std::max(y1, y);

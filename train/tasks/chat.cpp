@@ -2,6 +2,7 @@
 
 #include "data/text/documents.h"
 #include "engine/base/check.h"
+#include "engine/base/rng.h"
 
 namespace nvl {
 
@@ -33,13 +34,32 @@ std::vector<std::pair<std::unique_ptr<Task>, int64_t>> chat_tasks(const TrainCon
     return tasks;
 }
 
+// One to `most` of the conversations, in shuffled order, one after the other as one: a chat goes on after an
+// answer.
+static std::vector<Conversation> joined(std::vector<Conversation> all, int64_t most, uint64_t seed) {
+    if (most <= 1) return all;
+    std::vector<Conversation> result;
+    Random random(seed, "turns");
+    for (size_t i = 0; i < all.size();) {
+        Conversation c = std::move(all[permuted(i, all.size(), seed)]);
+        uint64_t more = random.below(i++, uint64_t(most));
+        for (; more && i < all.size(); more--, i++) {
+            Conversation& next = all[permuted(i, all.size(), seed)];
+            if (next.messages.front().role == Message::system) break; // only the first turn may set the scene
+            c.messages.insert(c.messages.end(), next.messages.begin(), next.messages.end());
+        }
+        result.push_back(std::move(c));
+    }
+    return result;
+}
+
 std::vector<Conversation> chat_mixture(const TrainConfig& c) {
     std::vector<Conversation> all;
     if (!c.data_path.empty()) all = read_conversations(c.data_path);
     for (auto& [task, count] : chat_tasks(c))
         for (Conversation& conversation : task_conversations(*task, count))
             all.push_back(std::move(conversation));
-    return all;
+    return joined(std::move(all), c.turns, uint64_t(c.seed));
 }
 
 } // namespace nvl
