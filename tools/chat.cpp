@@ -50,7 +50,10 @@ public:
     }
     // Calls of the calculator look like [2+3 = 5].
     void show(Part::Kind kind, std::string_view text) {
+        bool after_call = kind_ != Part::text && kind == Part::text;
         if (kind != kind_) mark(kind);
+        if (after_call && text.substr(0, 1) != " ")
+            std::fputs(" ", stdout); // the bracket is ours, not the model's
         std::fwrite(text.data(), 1, text.size(), stdout), std::fflush(stdout);
     }
     void end_answer() { mark(Part::text), std::fputs("\n", stdout), std::fflush(stdout); }
