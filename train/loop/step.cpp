@@ -19,10 +19,8 @@ StepProgram::StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Ki
     batch_.row_length = row_length;
     if (kind != training) tape_.no_grad();
     Tensor hidden = model.hidden(batch_);
-    if (kind == logits)
-        logits_ = tape_.keep(model.head_logits(hidden));
-    else {
-        labels_ = tape_.input("labels", {T}, Dtype::i32);
+    labels_ = tape_.input("labels", {T}, Dtype::i32);
+    {
         Module here("loss");
         CrossEntropy r =
             linear_cross_entropy(hidden, model.head(), labels_, {.fuse_backward = kind == training});
@@ -54,7 +52,7 @@ void StepProgram::fill(const TokenBatch& batch, double dloss) {
     copy(batch_.sequence_starts, batch.sequence_starts);
     auto* starts = program_->data<int32_t>(batch_.sequence_starts);
     std::fill(starts + sequences + 1, starts + max_sequences_ + 1, int32_t(n));
-    if (labels_) copy(labels_, batch.labels);
+    copy(labels_, batch.labels);
     if (!dloss_) return;
     if (dloss_.dtype() == Dtype::f64)
         *program_->data<double>(dloss_) = dloss;
@@ -67,16 +65,11 @@ double StepProgram::run(const TokenBatch& batch, double dloss, bool first, Run o
     options.first = first;
     options.counts = {int64_t(batch.tokens.size())};
     program_->run(options);
-    if (!loss_) return 0;
     return loss_.dtype() == Dtype::f64 ? *program_->data<double>(loss_)
                                        : double(*program_->data<float>(loss_));
 }
 
 float StepProgram::token_loss(int64_t i) const { return program_->data<float>(token_)[i]; }
-const float* StepProgram::token_logits(int64_t i) const {
-    return program_->data<float>(logits_) + i * logits_.dim(1).size;
-}
-
 static bool finite(const View& v) {
     bool computed = v && (v.dtype == Dtype::f64 || v.dtype == Dtype::f32 || v.dtype == Dtype::bf16);
     if (!computed) return true;

@@ -1,5 +1,5 @@
 // The recorded programs of training: forward and backward of one micro-batch, and the forward alone that
-// evaluation and sampling run.
+// evaluation runs.
 //
 //   loss = sum over valid tokens of -log p(label)        d loss = 1 / (valid tokens of the whole step)
 //
@@ -17,9 +17,8 @@ namespace nvl {
 class StepProgram {
 public:
     enum Kind {
-        training,   // forward and backward; fused loss
-        evaluation, // forward; the loss of every token is kept
-        logits      // forward; the logits of every token are kept
+        training,  // forward and backward; fused loss
+        evaluation // forward; the loss of every token is kept
     };
     /// `tokens` rows at most, which hold at most `max_sequences` sequences. `row_length`: for counting the
     /// FLOPs of attention before there is data, sequences are taken to have this length (0: all is one
@@ -28,13 +27,11 @@ public:
                 int64_t row_length = 0);
     StepProgram(const StepProgram&) = delete;
 
-    /// Copies the batch in and runs. Returns the sum of the losses of its valid tokens (0 for `logits`).
+    /// Copies the batch in and runs. Returns the sum of the losses of its valid tokens.
     /// `first`: parameter gradients are written; else they are added to.
     double run(const TokenBatch& batch, double dloss = 1, bool first = true, Run options = {});
     /// Of token i, after a run of an evaluation program.
     float token_loss(int64_t i) const;
-    /// Of token i (V values), after a run of a logits program.
-    const float* token_logits(int64_t i) const;
 
     const Program& program() const { return *program_; }
     /// Runs the micro-batch again and names the first step that writes a NaN or an infinity; empty if none
@@ -46,7 +43,7 @@ private:
     int64_t capacity_, max_sequences_;
     Tape tape_;
     Batch batch_;
-    Tensor labels_, dloss_, loss_, token_, logits_;
+    Tensor labels_, dloss_, loss_, token_;
     std::unique_ptr<Program> program_;
 };
 

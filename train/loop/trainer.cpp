@@ -10,6 +10,7 @@
 #include "engine/base/parallel.h"
 #include "engine/base/text.h"
 #include "engine/io/file.h"
+#include "infer/generate.h"
 #include "kernels/linear/gemm.h"
 #include "models/checkpoint.h"
 
@@ -191,20 +192,30 @@ void Trainer::save(const StepMetrics& m) {
 
 void Trainer::sample(int64_t step) {
     if (config_.prompts.empty()) return;
-    if (!sampler_) sampler_ = std::make_unique<Sampler>(*model_, std::min<int64_t>(config_.row_length, 512));
-    std::vector<std::vector<int32_t>> prompts;
+    std::vector<Request> requests;
+    int64_t longest = 0;
     for (const std::string& text : config_.prompts) {
-        std::vector<int32_t> ids = data_.tokenizer->encode(text);
-        if (data_.tokenizer->bos() >= 0) ids.insert(ids.begin(), data_.tokenizer->bos());
-        prompts.push_back(std::move(ids));
+        Request r;
+        r.prompt = data_.tokenizer->encode(text);
+        if (data_.tokenizer->bos() >= 0) r.prompt.insert(r.prompt.begin(), data_.tokenizer->bos());
+        r.prompt.resize(
+            std::min(r.prompt.size(), size_t(model_->dims.context) - 1)); // samples never stop a run
+        if (r.prompt.empty()) continue;
+        r.sampling.temperature = 0.8, r.seed = uint64_t(config_.seed), r.stream = requests.size();
+        r.max_tokens = config_.sample_tokens;
+        longest = std::max(longest, int64_t(r.prompt.size()) + r.max_tokens);
+        requests.push_back(std::move(r));
     }
-    auto answers = sampler_->generate(
-        prompts, {.max_tokens = config_.sample_tokens, .temperature = 0.8, .seed = uint64_t(config_.seed)});
+    if (requests.empty()) return;
+    Engine engine(*model_, {.dtype = dtype_from(config_.dtype),
+                            .sequences = int64_t(requests.size()),
+                            .tokens_per_sequence = std::min(longest, model_->dims.context)});
+    std::vector<Generation> answers = Generator(engine, data_.tokenizer.get()).run(requests);
     Json j{{"step", step}, {"samples", Json::array()}};
-    for (size_t i = 0; i < prompts.size(); i++) {
-        std::string text = replace_invalid_utf8(data_.tokenizer->decode(answers[i], true));
-        std::printf("  | %s%s\n", config_.prompts[i].c_str(), text.c_str());
-        j["samples"].push_back({config_.prompts[i], text});
+    for (size_t i = 0; i < answers.size(); i++) {
+        const std::string& prompt = config_.prompts[size_t(requests[i].stream)];
+        std::printf("  | %s%s\n", prompt.c_str(), answers[i].text.c_str());
+        j["samples"].push_back({prompt, answers[i].text});
     }
     std::string path = config_.out_dir + "/samples.jsonl";
     write_file(path, (exists(path) ? read_file(path) : "") + j.dump() + "\n");

@@ -11,7 +11,7 @@
 #include "train/loop/checkpoint.h"
 #include "train/loop/data.h"
 #include "train/loop/metrics.h"
-#include "train/loop/sample.h"
+#include "train/loop/step.h"
 
 namespace nvl {
 
@@ -49,7 +49,6 @@ private:
     std::unique_ptr<Model> model_;
     std::unique_ptr<Optimizer> optimizer_;
     std::unique_ptr<StepProgram> step_, evaluation_;
-    std::unique_ptr<Sampler> sampler_;
     double peak_flops_ = 0, flops_per_token_ = 0, seconds_ = 0;
     int64_t start_ = 0, saved_ = -1;
     std::vector<double> losses_;
