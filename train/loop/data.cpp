@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 
 #include "data/chat/tasks.h"
@@ -133,6 +134,12 @@ TrainingData prepare_text(const TrainConfig& c) {
     return d;
 }
 
+// The share of n conversations, but at least one where a share is asked for and there are two.
+static size_t held_out_count(size_t n, double share) {
+    if (share <= 0 || n < 2) return 0;
+    return std::clamp(size_t(std::llround(share * double(n))), size_t(1), n - 1);
+}
+
 TrainingData prepare_chat(const TrainConfig& c) {
     TrainingData d;
     std::string folder = c.cache_folder();
@@ -146,9 +153,10 @@ TrainingData prepare_chat(const TrainConfig& c) {
     ShardCache cache(folder, sources);
     if (!cache.fresh()) {
         std::vector<Conversation> all = chat_mixture(c), train, held;
+        size_t out = held_out_count(all.size(), c.val_fraction);
         for (size_t i = 0; i < all.size(); i++) { // by position: the order of the mixture is fixed
-            bool out = c.val_fraction > 0 && Random(SPLIT_SEED, "held out").uniform(i) < c.val_fraction;
-            (out ? held : train).push_back(std::move(all[i]));
+            bool is_held = permuted(i, all.size(), SPLIT_SEED) < out;
+            (is_held ? held : train).push_back(std::move(all[i]));
         }
         check(!train.empty(), "sft: no conversations; set data.path or the counts of tasks.*");
         ChatTemplate chat(chat_tokenizer(*d.tokenizer));
