@@ -1,5 +1,4 @@
 // bench_data: what preparing and loading a corpus costs, and how full the rows are.
-#include <chrono>
 #include <cstdio>
 
 #include "data/chat/tasks.h"
@@ -8,13 +7,10 @@
 #include "data/pack/prepare.h"
 #include "engine/base/check.h"
 #include "engine/base/cli.h"
+#include "engine/base/clock.h"
 #include "engine/base/text.h"
 
 using namespace nvl;
-
-static double seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 static int run(int argc, char** argv) {
     Args args("bench_data", "Tokenizes a corpus, packs it and makes every batch of an epoch.");
@@ -30,20 +26,20 @@ static int run(int argc, char** argv) {
     ChatTemplate chat(chat_tokenizer(tokenizer));
     PrepareOptions options{.shards = {.begin = chat.bos}, .chat = &chat};
 
-    double start = seconds();
+    double start = seconds_now();
     PreparedCorpus prepared =
         prepare_corpus(corpus, folder, encoder(tokenizer), tokenizer_id(tokenizer), options);
-    double took = seconds() - start;
+    double took = seconds_now() - start;
     std::printf("prepare   %s, %s/s\n          %s\n", human_time(took).c_str(),
                 human(double(prepared.train.bytes + prepared.validation.bytes) / took, "B").c_str(),
                 prepared.report().c_str());
     for (const std::string& length : rows) {
-        start = seconds();
+        start = seconds_now();
         PackedDataset data(prepared.train.shards, tokenizer_id(tokenizer), std::stol(length), 1);
-        double opened = seconds();
+        double opened = seconds_now();
         int64_t sum = 0, count = std::max<int64_t>(1, 16384 / data.row_length());
         for (int64_t r = 0; r + count <= data.rows(); r += count) sum += data.batch(r, count).valid;
-        double batches = seconds() - opened;
+        double batches = seconds_now() - opened;
         std::printf(
             "pack      %s; opened in %.0f ms, batches %s tokens/s (%s learned), up to %ld sequences a row\n",
             data.packed().report().c_str(), 1e3 * (opened - start),

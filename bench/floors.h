@@ -1,18 +1,14 @@
 // What this machine can do at best: the floors that benchmarks and MFU are measured against.
 #pragma once
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 
+#include "engine/base/clock.h"
 #include "engine/base/memory.h"
 #include "engine/base/parallel.h"
 #include "kernels/linear/gemm.h"
 
 namespace nvl {
-
-inline double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// Bytes per second of y = a x + y over memory far larger than the caches (2 reads and 1 write per element),
 /// best of 5.

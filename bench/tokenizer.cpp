@@ -1,6 +1,5 @@
 // bench_tokenizer --input FILES [--model PATH] [--vocab-size N]: training and encoding speed on documents in
 // memory, and the sha256 of all ids (int32, document after document), so that others can be compared with.
-#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <nlohmann/json.hpp>
@@ -9,14 +8,11 @@
 #include "data/tokenizer/train.h"
 #include "engine/base/check.h"
 #include "engine/base/cli.h"
+#include "engine/base/clock.h"
 #include "engine/base/parallel.h"
 #include "engine/io/file.h"
 
 using namespace nvl;
-
-static double seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 static double cpu_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; } // of all threads
 
@@ -44,12 +40,12 @@ int main(int argc, char** argv) {
             TrainOptions options;
             options.vocabulary_size = int(size), options.pattern = pattern;
             for (int64_t i = 0; i < rounds; i++) {
-                double start = seconds(), cpu = cpu_seconds();
+                double start = seconds_now(), cpu = cpu_seconds();
                 BpeTrainer trainer(options);
                 trainer.add(views);
-                double counted = seconds();
+                double counted = seconds_now();
                 tokenizer = std::make_unique<Tokenizer>(trainer.train());
-                double done = seconds();
+                double done = seconds_now();
                 cpu = cpu_seconds() - cpu;
                 if (!i || cpu < train_cpu) train_cpu = cpu;
                 if (!i || done - start < count + merge) count = counted - start, merge = done - counted;
@@ -59,9 +55,9 @@ int main(int argc, char** argv) {
         }
         std::vector<int> all;
         for (int64_t i = 0; i < rounds; i++) {
-            double start = seconds(), cpu = cpu_seconds();
+            double start = seconds_now(), cpu = cpu_seconds();
             auto ids = tokenizer->encode_batch(views);
-            double took = seconds() - start;
+            double took = seconds_now() - start;
             cpu = cpu_seconds() - cpu;
             if (!i || cpu < encode_cpu) encode_cpu = cpu;
             if (!i) cold = took;

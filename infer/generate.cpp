@@ -1,11 +1,11 @@
 #include "infer/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <optional>
 
 #include "data/chat/tool_state.h"
+#include "engine/base/clock.h"
 #include "infer/stop_text.h"
 
 namespace nvl {
@@ -104,8 +104,7 @@ void Generator::admit(Active& a) const {
 }
 
 void Generator::step(std::span<Active> active) {
-    using Clock = std::chrono::steady_clock;
-    auto begin = Clock::now();
+    double begin = seconds_now();
     std::vector<Engine::Feed> feeds;
     std::vector<Sampled> next(active.size());
     int64_t first = 0;
@@ -120,7 +119,7 @@ void Generator::step(std::span<Active> active) {
         next[i] = sample(logits, r.sampling, {r.prompt, answer}, Random(r.seed, "sample", r.stream), place);
     });
     for (size_t i = 0; i < active.size(); i++) active[i].started = true, active[i].sampled(next[i]);
-    double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    double seconds = seconds_now() - begin;
     (first ? speed.prefill_seconds : speed.decode_seconds) += seconds;
     (first ? speed.prefill_tokens : speed.decode_tokens) += first ? first : int64_t(active.size());
 }

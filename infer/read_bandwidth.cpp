@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 
+#include "engine/base/clock.h"
 #include "engine/base/memory.h"
 #include "engine/base/parallel.h"
 
@@ -17,7 +17,7 @@ double read_bandwidth() {
     std::atomic<uint64_t> total = 0; // so that the reads are not dropped
     double best = 1e9;
     for (int round = 0; round < 3; round++) {
-        auto begin = std::chrono::steady_clock::now();
+        double begin = seconds_now();
         parallel_for(BYTES / BLOCK, 1, [&](int64_t from, int64_t to) {
             uint64_t sums[32] = {};
             for (int64_t b = from; b < to; b++) {
@@ -27,8 +27,7 @@ double read_bandwidth() {
             }
             for (uint64_t s : sums) total += s;
         });
-        best =
-            std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+        best = std::min(best, seconds_now() - begin);
     }
     return double(BYTES) / best;
 }

@@ -1,5 +1,4 @@
 // tokenizer train | encode | decode | convert: the command line of data/tokenizer.
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -8,16 +7,13 @@
 #include "data/tokenizer/train.h"
 #include "engine/base/check.h"
 #include "engine/base/cli.h"
+#include "engine/base/clock.h"
 #include "engine/base/text.h"
 #include "engine/io/file.h"
 #include "engine/io/printable.h"
 
 using namespace nvl;
 using Json = nlohmann::json;
-
-static double seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Documents go to the trainer in batches, so that the corpus need not fit in memory.
 static void count_corpus(const std::vector<std::string>& paths, BpeTrainer& trainer) {
@@ -55,19 +51,19 @@ static int train(int argc, char** argv) {
     check(size > 0 && size <= 1 << 24, "--vocab-size: expected 1 to 16777216, found %ld", long(size));
     TrainOptions options;
     options.vocabulary_size = int(size), options.pattern = pattern, options.min_count = min_count;
-    double start = seconds(), shown = start;
+    double start = seconds_now(), shown = start;
     if (!quiet)
         options.progress = [&](int done, int total) {
-            if (seconds() - shown < 0.25) return;
-            shown = seconds();
+            if (seconds_now() - shown < 0.25) return;
+            shown = seconds_now();
             std::fprintf(stderr, "\rmerging: %s of %s ids, %s ", with_commas(done).c_str(),
-                         with_commas(total).c_str(), human_time(seconds() - start).c_str());
+                         with_commas(total).c_str(), human_time(seconds_now() - start).c_str());
         };
     BpeTrainer trainer(options);
     count_corpus(input, trainer);
-    double counted = seconds(), bytes = double(trainer.bytes());
+    double counted = seconds_now(), bytes = double(trainer.bytes());
     Tokenizer tokenizer = trainer.train();
-    double trained = seconds();
+    double trained = seconds_now();
     tokenizer.save(output);
     if (shown != start) std::fprintf(stderr, "\n");
     std::printf("%s: %s ids from %s of text, counted in %s, merged in %s\n", output.c_str(),

@@ -1,22 +1,19 @@
 #include "engine/plan/program.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
+
+#include "engine/base/clock.h"
 
 namespace nvl {
 
-static double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 Program::Program(Tape& tape, int sets)
     : steps_(tape.steps), capacity_(tape.capacities()), bindings_(size_t(sets)) {
-    double start = now();
+    double start = seconds_now();
     places_.resize(tape.buffers().size()), sizes_.resize(places_.size()), begins_.resize(steps_.size());
     find_lifetimes();
     place(tape);
-    plan_ms = (now() - start) * 1e3;
+    plan_ms = (seconds_now() - start) * 1e3;
 }
 
 void Program::find_lifetimes() {
@@ -140,13 +137,13 @@ void Program::run(const Run& r) {
         const View* views = b.views.data() + first_view_[i];
         if (r.poison) poison(i, r.set);
         if (r.measured) *r.measured += cost_of(steps_[i], views);
-        double start = r.seconds ? now() : 0;
+        double start = r.seconds ? seconds_now() : 0;
         try {
             steps_[i].call(views, Count::run);
         } catch (const Error& e) {
             fail("%s%s%s", steps_[i].path.c_str(), steps_[i].path.empty() ? "" : ": ", e.what());
         }
-        if (r.seconds) (*r.seconds)[steps_[i].kernel] += now() - start;
+        if (r.seconds) (*r.seconds)[steps_[i].kernel] += seconds_now() - start;
         if (r.after_step) (*r.after_step)(i);
     }
 }

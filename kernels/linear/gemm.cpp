@@ -2,9 +2,9 @@
 #include "kernels/linear/gemm.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
+#include "engine/base/clock.h"
 #include "engine/base/parallel.h"
 #include "kernels/linear/gemm_variant.h"
 
@@ -125,15 +125,14 @@ void set_gemm_backend(const std::string& name) {
 
 // The micro-kernel on panels that stay in L1: nothing but multiply-adds, on all threads at once.
 double gemm_peak_gflops(Dtype dtype) {
-    using clock = std::chrono::steady_clock;
     check(dtype == Dtype::f32 || dtype == Dtype::bf16, "gemm peak: expected f32 or bf16, found %s",
           name_of(dtype));
     const GemmVariant& v = *chosen();
     constexpr int64_t WORDS = 96, CALLS = 1000;
     const int64_t per_word = dtype == Dtype::bf16 ? 2 : 1;
     double best = 0, flops = 2.0 * double(v.MR * v.NR) * double(WORDS * per_word * CALLS) * threads();
-    for (auto begun = clock::now(), start = begun; start - begun < std::chrono::milliseconds(50);) {
-        start = clock::now();
+    for (double begun = seconds_now(), start = begun; start - begun < 0.05;) {
+        start = seconds_now();
         parallel_for(threads(), 1, [&](int64_t begin, int64_t end) {
             auto* a = reinterpret_cast<uint32_t*>(scratch(256 << 10, SLOT_BIAS));
             uint32_t* b = a + WORDS * v.width(v.MR) + 512;
@@ -146,7 +145,7 @@ double gemm_peak_gflops(Dtype dtype) {
             for (int64_t i = begin; i < end; i++)
                 for (int64_t call = 0; call < CALLS; call++) kernel(t);
         });
-        best = std::max(best, flops / std::chrono::duration<double>(clock::now() - start).count() * 1e-9);
+        best = std::max(best, flops / (seconds_now() - start) * 1e-9);
     }
     return best;
 }

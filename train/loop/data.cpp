@@ -1,7 +1,6 @@
 #include "train/loop/data.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 
@@ -11,6 +10,7 @@
 #include "data/text/documents.h"
 #include "data/tokenizer/train.h"
 #include "engine/base/check.h"
+#include "engine/base/clock.h"
 #include "engine/base/rng.h"
 #include "engine/base/text.h"
 #include "engine/io/file.h"
@@ -22,10 +22,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr uint64_t SPLIT_SEED = 1; // the same documents are held out whatever the seed of the run
-
-double seconds() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Name, size and time of every source file: what the shards were made from.
 Json fingerprint(const std::vector<std::string>& paths) {
@@ -113,10 +109,10 @@ TrainingData prepare_text(const TrainConfig& c) {
     if (c.tokenizer_path.empty() && !exists(d.tokenizer_folder)) {
         check(!c.data_path.empty(),
               "tokenizer.path: shards of data.cache alone need the tokenizer they were made with");
-        double start = seconds();
+        double start = seconds_now();
         train_tokenizer(c, d.tokenizer_folder, training_texts(c));
         d.report += format("tokenizer: %ld ids, trained in %s\n", c.tokenizer_vocab,
-                           human_time(seconds() - start).c_str());
+                           human_time(seconds_now() - start).c_str());
     }
     d.tokenizer = std::make_unique<Tokenizer>(load_tokenizer(d.tokenizer_folder));
     check(!c.tokenizer_path.empty() || d.tokenizer->size() == c.tokenizer_vocab,

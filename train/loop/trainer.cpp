@@ -2,11 +2,11 @@
 
 #include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
 
+#include "engine/base/clock.h"
 #include "engine/base/parallel.h"
 #include "engine/base/text.h"
 #include "engine/io/file.h"
@@ -18,10 +18,6 @@ namespace nvl {
 
 static volatile std::sig_atomic_t stop_asked = 0;
 static void ask_to_stop(int) { stop_asked = 1; }
-
-static double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::unique_ptr<Model> model_of(const TrainConfig& c, const Tokenizer* tokenizer) {
     std::unique_ptr<Model> model;
@@ -121,7 +117,7 @@ StepMetrics Trainer::one_step(int64_t step) {
     int64_t valid = data_.train->valid(first_row, config_.rows_per_step());
     check(valid > 0, "step %ld: none of its %ld tokens is to be learned", step + 1,
           config_.tokens_per_step());
-    double scale = 1.0 / double(valid), sum = 0, begin = now();
+    double scale = 1.0 / double(valid), sum = 0, begin = seconds_now();
     for (int64_t i = 0; i < config_.accumulation; i++)
         sum += step_->run(data_.train->batch(first_row + i * config_.rows, config_.rows), scale, i == 0);
     StepMetrics m;
@@ -131,7 +127,7 @@ StepMetrics Trainer::one_step(int64_t step) {
     double factor = config_.schedule.factor(step);
     m.lr = config_.optimizer.lr * factor;
     optimizer_->update(step, factor);
-    double seconds = now() - begin;
+    double seconds = seconds_now() - begin;
     seconds_ += seconds;
     m.tokens = (step + 1) * config_.tokens_per_step();
     m.tokens_per_second = double(config_.tokens_per_step()) / seconds;
@@ -242,7 +238,7 @@ void Trainer::write_summary(double seconds, const StepMetrics& last) const {
 }
 
 bool Trainer::run() {
-    double begin = now();
+    double begin = seconds_now();
     print_plan();
     MetricsFile metrics(config_.out_dir, start_, resumed_metrics_);
     StepMetrics m;
@@ -258,7 +254,7 @@ bool Trainer::run() {
             m.val_bpb = last_validation_.bits_per_byte, m.val_loss = last_validation_.loss;
         }
         metrics.write(m);
-        double left = (now() - begin) / double(m.step - start_) * double(config_.steps - m.step);
+        double left = (seconds_now() - begin) / double(m.step - start_) * double(config_.steps - m.step);
         if (last || stopping || due(config_.log_every, m.step) || m.val_bpb >= 0)
             std::printf("%s\n", progress_line(m, config_.steps, left).c_str());
         if (!stopping && (due(config_.sample_every, m.step) || (last && config_.sample_every)))
@@ -276,7 +272,7 @@ bool Trainer::run() {
         m.loss = resumed_metrics_.value("loss", 0.0);
         if (config_.eval_every) last_validation_ = validate();
     }
-    if (m.step || !exists(config_.out_dir + "/summary.json")) write_summary(now() - begin, m);
+    if (m.step || !exists(config_.out_dir + "/summary.json")) write_summary(seconds_now() - begin, m);
     std::printf("done: %s\n", checkpoint_folder(config_.out_dir, config_.steps).c_str());
     return true;
 }
