@@ -6,6 +6,7 @@
 #include <set>
 
 #include "engine/base/text.h"
+#include "engine/io/missing.h"
 #include "engine/io/printable.h"
 
 namespace nvl {
@@ -226,11 +227,7 @@ const GgufTensor* Gguf::find(const std::string& name) const {
 }
 const GgufTensor& Gguf::at(const std::string& name) const {
     if (auto* t = find(name)) return *t;
-    std::vector<std::string> names;
-    for (auto& t : tensors_) names.push_back(t.name);
-    std::string near = nearest(name, names);
-    fail("%s: no tensor \"%s\" among its %zu%s", path_.c_str(), name.c_str(), tensors_.size(),
-         near.empty() ? "" : ("; did you mean \"" + printable(near) + "\"?").c_str());
+    no_such_tensor(path_, name, tensors_);
 }
 
 std::vector<std::string> Gguf::keys() const {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine/base/text.h"
+#include "engine/io/missing.h"
 #include "engine/io/printable.h"
 #include "engine/io/safetensors_header.h"
 
@@ -114,11 +115,7 @@ const StoredTensor* Checkpoint::find(const std::string& name) const {
 }
 const StoredTensor& Checkpoint::at(const std::string& name) const {
     if (auto* t = find(name)) return *t;
-    std::vector<std::string> names;
-    for (auto& t : tensors_) names.push_back(t.name);
-    std::string near = nearest(name, names);
-    fail("%s: no tensor \"%s\" among its %zu%s", path_.c_str(), name.c_str(), tensors_.size(),
-         near.empty() ? "" : ("; did you mean \"" + printable(near) + "\"?").c_str());
+    no_such_tensor(path_, name, tensors_);
 }
 
 } // namespace nvl

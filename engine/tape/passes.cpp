@@ -7,16 +7,6 @@ namespace nvl {
 
 using Buffers = std::unordered_set<const Buffer*>;
 
-bool conflict(const Step& a, const Step& b) {
-    if (a.traits.effect && b.traits.effect) return true;
-    for (const Argument& x : a.args)
-        for (const Argument& y : b.args)
-            if (x.tensor && x.tensor.buffer == y.tensor.buffer && (writes(x.use) || writes(y.use)) &&
-                relation(x.tensor.layout, y.tensor.layout) != Relation::disjoint)
-                return true;
-    return false;
-}
-
 int eliminate_dead(Tape& t) {
     Buffers needed;
     std::vector<Step> live;

@@ -4,10 +4,6 @@
 
 namespace nvl {
 
-/// Two steps that touch the same elements, one of them writing, keep their order. Sums into one gradient too:
-/// same order, same bits.
-bool conflict(const Step& a, const Step& b);
-
 /// Drops steps whose results reach no persistent or kept buffer. Returns how many.
 int eliminate_dead(Tape&);
 

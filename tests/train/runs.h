@@ -6,27 +6,18 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "engine/base/check.h"
 #include "engine/io/file.h"
+#include "tests/unit/files.h"
 #include "train/loop/trainer.h"
 
 namespace nvl::testing {
 
-struct Folder { // removed when the test ends
-    std::string path;
-    Folder() {
-        char name[] = "/tmp/nvl_train_XXXXXX";
-        path = mkdtemp(name);
-    }
-    ~Folder() { std::filesystem::remove_all(path); }
-    std::string operator/(const std::string& name) const { return path + "/" + name; }
-};
+using Folder = TemporaryFolder;
 
 struct Outcome {
     int status = -1; // exit status; -signal if killed
@@ -100,15 +91,6 @@ inline std::vector<double> train_here(const std::string& out, std::vector<std::s
 inline std::string weights_sha(const std::string& out, int64_t step) {
     return sha256_file(checkpoint_folder(out, step) + "/model.safetensors") +
            sha256_file(checkpoint_folder(out, step) + "/optimizer.safetensors");
-}
-
-inline std::string error_of(const std::function<void()>& body) {
-    try {
-        body();
-    } catch (const Error& e) {
-        return e.what();
-    }
-    return "";
 }
 
 } // namespace nvl::testing

@@ -5,20 +5,13 @@
 
 #include "engine/base/check.h"
 #include "engine/io/gguf.h"
+#include "tests/unit/files.h"
 #include "tokenizer_help.h"
 
 using namespace nvl;
 using namespace nvl::test;
 using Json = nlohmann::json;
 
-static std::string message_of(const std::function<void()>& body) {
-    try {
-        body();
-    } catch (const Error& e) {
-        return e.what();
-    }
-    return "";
-}
 static bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != text.npos;
 }
@@ -48,7 +41,7 @@ static Tokenizer load(const std::string& text) {
 }
 static Tokenizer load(const Json& json) { return load(json.dump()); }
 static std::string error_of(const Json& json) {
-    return message_of([&] { load(json); });
+    return error_of([&] { load(json); });
 }
 
 TEST(TokenizerFiles, SmallFileByHand) {
@@ -105,9 +98,9 @@ TEST(TokenizerFiles, ConfigNamesTokensAndTemplate) {
     EXPECT_TRUE(t.is_special(6));
     write_file(dir + "/tokenizer_config.json", R"({"bos_token": 5})");
     EXPECT_TRUE(
-        contains(message_of([&] { load_tokenizer(dir); }), "bos_token: expected a string, found number"));
+        contains(error_of([&] { load_tokenizer(dir); }), "bos_token: expected a string, found number"));
     write_file(dir + "/tokenizer_config.json", R"({"bos_token": "<zzz>"})");
-    EXPECT_TRUE(contains(message_of([&] { load_tokenizer(dir); }), "the bos token '<zzz>'"));
+    EXPECT_TRUE(contains(error_of([&] { load_tokenizer(dir); }), "the bos token '<zzz>'"));
 }
 
 TEST(TokenizerFiles, WrittenIsReadBack) {
@@ -133,11 +126,11 @@ TEST(TokenizerFiles, WrittenIsReadBack) {
 TEST(TokenizerFiles, TruncatedAnywhereIsAnError) {
     std::string text = small().dump();
     for (size_t n = 0; n < text.size(); n++) {
-        std::string what = message_of([&] { load(text.substr(0, n)); });
+        std::string what = error_of([&] { load(text.substr(0, n)); });
         ASSERT_TRUE(contains(what, "tokenizer.json")) << n << ": " << what;
         ASSERT_FALSE(contains(what, "\n"));
     }
-    EXPECT_TRUE(contains(message_of([&] { load(text + "x"); }), "not valid JSON"));
+    EXPECT_TRUE(contains(error_of([&] { load(text + "x"); }), "not valid JSON"));
 }
 
 // Every value in the file is replaced by values of other kinds: the result is a tokenizer or an Error,
@@ -214,13 +207,13 @@ TEST(TokenizerFiles, MistakesAreNamed) {
     EXPECT_TRUE(contains(with("/pre_tokenizer", split), "cannot compile the split pattern '(a'"));
     split = {{"type", "Split"}, {"pattern", {{"Regex", "a"}}}, {"behavior", "Removed"}};
     EXPECT_TRUE(contains(with("/pre_tokenizer", split), "only Isolated is supported, found 'Removed'"));
-    EXPECT_TRUE(contains(message_of([&] { load(std::string(100000, '[')); }), "nested deeper than"));
+    EXPECT_TRUE(contains(error_of([&] { load(std::string(100000, '[')); }), "nested deeper than"));
     std::string deep = "{\"model\":";
     for (int i = 0; i < 50000; i++) deep += "{\"model\":";
-    EXPECT_TRUE(contains(message_of([&] { load(deep); }), "nested deeper than"));
-    EXPECT_TRUE(contains(message_of([] { load_tokenizer("/nonexistent"); }), "no such file or folder"));
+    EXPECT_TRUE(contains(error_of([&] { load(deep); }), "nested deeper than"));
+    EXPECT_TRUE(contains(error_of([] { load_tokenizer("/nonexistent"); }), "no such file or folder"));
     EXPECT_TRUE(
-        contains(message_of([] { load_tokenizer(folder("empty")); }), "no tokenizer.json in this folder"));
+        contains(error_of([] { load_tokenizer(folder("empty")); }), "no tokenizer.json in this folder"));
 }
 
 // A merge list that loops back on itself changes nothing: rules make longer pieces only.
@@ -242,17 +235,17 @@ TEST(TokenizerFiles, GgufVocabularies) {
     EXPECT_EQ(t.encode("abc<s><u>", true, true), (std::vector<int>{5, 4, 5, 6}));
     EXPECT_EQ(t.bytes_of(5), 0);
     EXPECT_EQ(t.bytes_of(6), 3);
-    std::string unknown = message_of([&] { from_pieces("tekken", types, 5, true); });
+    std::string unknown = error_of([&] { from_pieces("tekken", types, 5, true); });
     EXPECT_TRUE(contains(unknown, "'tekken' is not supported (known: gpt2, ") && contains(unknown, "smollm"))
         << unknown;
-    EXPECT_TRUE(contains(message_of([&] { from_pieces("gpt2", types, 9, true); }), "bos id 9 is outside"));
-    EXPECT_TRUE(contains(message_of([&] { from_pieces("gpt2", types, -1, true); }), "names none"));
+    EXPECT_TRUE(contains(error_of([&] { from_pieces("gpt2", types, 9, true); }), "bos id 9 is outside"));
+    EXPECT_TRUE(contains(error_of([&] { from_pieces("gpt2", types, -1, true); }), "names none"));
     EXPECT_TRUE(
-        contains(message_of([&] { from_pieces("gpt2", {1}, 5, true); }), "7 tokens, but 1 token types"));
+        contains(error_of([&] { from_pieces("gpt2", {1}, 5, true); }), "7 tokens, but 1 token types"));
     EXPECT_TRUE(
-        contains(message_of([&] { from_pieces("gpt2", types, 5, true, {"a z"}); }), "merge 0 names a piece"));
+        contains(error_of([&] { from_pieces("gpt2", types, 5, true, {"a z"}); }), "merge 0 names a piece"));
     EXPECT_TRUE(
-        contains(message_of([&] { from_pieces("gpt2", types, 5, true, {"ab"}); }), "merge 0: expected two"));
+        contains(error_of([&] { from_pieces("gpt2", types, 5, true, {"ab"}); }), "merge 0: expected two"));
 
     std::string dir = folder("gguf");
     t.save(dir);
@@ -273,5 +266,5 @@ TEST(TokenizerFiles, GgufVocabularies) {
     EXPECT_EQ(g.chat_template(), "T");
     writer.set("tokenizer.ggml.model", std::string("llama"));
     writer.write(dir + "/v.gguf");
-    EXPECT_TRUE(contains(message_of([&] { load_tokenizer(dir + "/v.gguf"); }), "found 'llama'"));
+    EXPECT_TRUE(contains(error_of([&] { load_tokenizer(dir + "/v.gguf"); }), "found 'llama'"));
 }
