@@ -11,6 +11,7 @@
 #include "engine/base/text.h"
 #include "infer/chat_session.h"
 #include "infer/load.h"
+#include "tools/sampling_options.h"
 
 using namespace nvl;
 
@@ -132,12 +133,7 @@ int run(int argc, char** argv) {
     auto& system = args.option("system", "", "what the model is told first");
     auto& max_tokens = args.option("max-tokens", 512, "most tokens of an answer");
     auto& context = args.option("context", 2048, "most tokens of the conversation");
-    auto& temperature = args.option("temperature", 0.7, "0: the likeliest token");
-    auto& top_k = args.option("top-k", 50, "choose among the K likeliest tokens; 0: all");
-    auto& top_p = args.option("top-p", 0.95, "choose among the likeliest tokens up to this mass");
-    auto& min_p = args.option("min-p", 0.0, "drop tokens less likely than this share of the likeliest");
-    auto& repetition = args.option("repetition-penalty", 1.0, "above 1: what was said becomes less likely");
-    auto& seed = args.option("seed", 0, "of the random numbers");
+    SamplingOptions sampling(args, {.temperature = 0.7, .top_k = 50, .top_p = 0.95});
     auto& stop = args.list("stop", "end an answer in front of any of these texts");
     auto& speed = args.flag("speed", "print tokens per second after each answer");
     args.common("bf16");
@@ -152,12 +148,8 @@ int run(int argc, char** argv) {
                                    .pack = true});
     Generator generator(engine, &*loaded->tokenizer);
     ChatOptions options{.system = system,
-                        .sampling = {.temperature = temperature,
-                                     .top_k = top_k,
-                                     .top_p = top_p,
-                                     .min_p = min_p,
-                                     .repetition_penalty = repetition},
-                        .seed = uint64_t(seed),
+                        .sampling = sampling.params(),
+                        .seed = sampling.seed(),
                         .max_tokens = max_tokens,
                         .stop = stop};
     validate(options.sampling);

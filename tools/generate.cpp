@@ -8,6 +8,7 @@
 #include "infer/generate.h"
 #include "infer/load.h"
 #include "infer/read_bandwidth.h"
+#include "tools/sampling_options.h"
 
 using namespace nvl;
 
@@ -64,12 +65,7 @@ int run(int argc, char** argv) {
     auto& chat = args.flag("chat", "the prompt is what a user says; the answer is the assistant's");
     auto& special = args.flag("special", "special tokens spelled out in the prompt become their ids");
     auto& max_tokens = args.option("max-tokens", 128, "most tokens to generate");
-    auto& temperature = args.option("temperature", 0.0, "0: the likeliest token");
-    auto& top_k = args.option("top-k", 0, "choose among the K likeliest tokens; 0: all");
-    auto& top_p = args.option("top-p", 1.0, "choose among the likeliest tokens up to this mass");
-    auto& min_p = args.option("min-p", 0.0, "drop tokens less likely than this share of the likeliest");
-    auto& repetition = args.option("repetition-penalty", 1.0, "above 1: what was said becomes less likely");
-    auto& seed = args.option("seed", 0, "of the random numbers");
+    SamplingOptions sampling(args, {.temperature = 0});
     auto& stop = args.list("stop", "end in front of any of these texts");
     auto& ignore_eos = args.flag("ignore-eos", "go on after the token that ends a text");
     auto& json = args.flag("json", "one JSON object instead of the text");
@@ -85,12 +81,7 @@ int run(int argc, char** argv) {
                 : args.given("prompt")
                     ? Request{.prompt = loaded->need_tokenizer().encode(prompt, special, true)}
                     : Request{.prompt = parse_ids(prompt_ids)};
-    r.sampling = {.temperature = temperature,
-                  .top_k = top_k,
-                  .top_p = top_p,
-                  .min_p = min_p,
-                  .repetition_penalty = repetition};
-    r.seed = uint64_t(seed);
+    r.sampling = sampling.params(), r.seed = sampling.seed();
     r.max_tokens = max_tokens;
     if (!chat) r.stop_ids = loaded->stop_ids;
     if (ignore_eos) r.stop_ids.clear();
