@@ -46,8 +46,8 @@ static bool known_extra(const std::string& name) {
            name == "lm_head.weight";
 }
 
-void load_weights(Model& model, const std::string& path) {
-    if (is_gguf(path)) return load_gguf_weights(model, path);
+void load_weights(Model& model, const std::string& path, const WeightTensor& also) {
+    if (is_gguf(path)) return load_gguf_weights(model, path, also);
     Checkpoint file(path);
     std::vector<const StoredTensor*> used;
     model.each([&](const WeightInfo& w, Tensor& t) {
@@ -56,6 +56,8 @@ void load_weights(Model& model, const std::string& path) {
         check(stored->shape == w.shape, "%s: weight %s is %s, config.json asks for %s", path.c_str(),
               w.name.c_str(), stored->shape.text().c_str(), w.shape.text().c_str());
         convert(*stored, t.dtype(), t.buffer->data);
+        if (Tensor other = also ? also(w, t) : Tensor{}; other && other.buffer != t.buffer)
+            convert(*stored, other.dtype(), other.buffer->data);
         used.push_back(stored);
     });
     for (const StoredTensor& t : file.tensors())
@@ -71,8 +73,7 @@ std::unique_ptr<Model> load_model(const std::string& path, Store& store, Dtype d
     return model;
 }
 
-void save_model(Model& model, const std::string& folder,
-                const std::function<Tensor(const WeightInfo&, const Tensor&)>& value_of,
+void save_model(Model& model, const std::string& folder, const WeightTensor& value_of,
                 int64_t max_shard_bytes) {
     std::vector<TensorSource> sources;
     Dtype dtype = Dtype::f32;

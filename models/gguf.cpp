@@ -2,9 +2,9 @@
 // their Hugging Face names, dequantised.
 #include "engine/io/gguf.h"
 
+#include <algorithm>
 #include <vector>
 
-#include "engine/base/parallel.h"
 #include "kernels/quant/quantize.h"
 #include "models/checkpoint.h"
 
@@ -75,15 +75,15 @@ static std::string gguf_name(const std::string& name) {
 
 // GGUF's llama rotates pairs (2i, 2i + 1) and stores q and k with their rows in that order; ours (and the
 // Hub's) rotates (i, i + D/2). Row h*D + a*D/2 + i of ours is row h*D + 2i + a of the file.
-static void unpair_rows(std::vector<float>& values, int64_t rows, int64_t cols, int64_t D) {
-    std::vector<float> paired = values;
-    for (int64_t r = 0; r < rows; r++) {
+static void unpair_rows(std::byte* rows, int64_t count, int64_t row_bytes, int64_t D) {
+    std::vector<std::byte> paired(rows, rows + count * row_bytes);
+    for (int64_t r = 0; r < count; r++) {
         int64_t within = r % D, a = within / (D / 2), i = within % (D / 2), from = r - within + 2 * i + a;
-        std::copy_n(paired.begin() + from * cols, cols, values.begin() + r * cols);
+        std::copy_n(paired.begin() + from * row_bytes, row_bytes, rows + r * row_bytes);
     }
 }
 
-void load_gguf_weights(Model& model, const std::string& path) {
+void load_gguf_weights(Model& model, const std::string& path, const WeightTensor& also) {
     Gguf file(path);
     bool paired = file.string("general.architecture") == "llama";
     size_t used = 0;
@@ -94,17 +94,15 @@ void load_gguf_weights(Model& model, const std::string& path) {
         check(stored->shape == w.shape, "%s: tensor %s is %s, the metadata asks for %s", path.c_str(),
               name.c_str(), stored->shape.text().c_str(), w.shape.text().c_str());
         used++;
-        int64_t n = w.shape.numel(), rows = w.shape[0];
-        std::vector<float> values(static_cast<size_t>(n));
-        dequantize(stored->type, stored->bytes, n, values.data());
-        if (paired && (name.find("attn_q.") != name.npos || name.find("attn_k.") != name.npos))
-            unpair_rows(values, rows, n / rows, model.dims.D);
-        dispatch(t.dtype(), [&]<class X> {
-            X* to = host<X>(t);
-            parallel_for(n, 65536, [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; i++) to[i] = X(values[size_t(i)]);
-            });
-        });
+        bool rotated = name.find("attn_q.") != name.npos || name.find("attn_k.") != name.npos;
+        auto fill = [&](const Tensor& to) {
+            int64_t n = w.shape.numel(), rows = w.shape[0];
+            dequantize(stored->type, stored->bytes, n, to.dtype(), to.buffer->data);
+            if (paired && rotated)
+                unpair_rows(to.buffer->data, rows, n / rows * size_of(to.dtype()), model.dims.D);
+        };
+        fill(t);
+        if (Tensor other = also ? also(w, t) : Tensor{}; other && other.buffer != t.buffer) fill(other);
     });
     check(used == file.tensors().size(), "%s: has %zu tensors, this model uses %zu of them", path.c_str(),
           file.tensors().size(), used);

@@ -70,17 +70,6 @@ Tensor Optimizer::master(const Tensor& weight) const {
     fail("optimiser: %s is not one of its weights", weight.name());
 }
 
-void Optimizer::load_masters(const std::string& folder) {
-    Checkpoint file(folder);
-    for (Slot& s : slots_) {
-        const StoredTensor& stored = file.at(s.info.name);
-        check(stored.shape == s.info.shape, "%s: %s is %s, the model has %s", folder.c_str(),
-              s.info.name.c_str(), stored.shape.text().c_str(), s.info.shape.text().c_str());
-        convert(stored, s.weight.dtype(), s.weight.buffer->data);
-        if (s.state.master) convert(stored, Dtype::f32, s.state.master.buffer->data);
-    }
-}
-
 std::vector<TensorSource> Optimizer::state() const {
     std::vector<TensorSource> all;
     for (const Slot& s : slots_) {

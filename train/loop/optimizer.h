@@ -32,8 +32,6 @@ public:
 
     /// The f32 value of a weight: the weight itself, or its master copy.
     Tensor master(const Tensor& weight) const;
-    /// Copies master values from the (f32) weights read from a checkpoint folder, and rounds compute weights.
-    void load_masters(const std::string& folder);
     /// Moments by name, for checkpoints.
     std::vector<TensorSource> state() const;
     void load_state(const std::string& file);

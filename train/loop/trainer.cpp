@@ -62,12 +62,17 @@ Trainer::Trainer(TrainConfig config, TrainingData data) : config_(std::move(conf
     if (resumed)
         resume_from(*checkpoint);
     else if (!config_.init_from.empty())
-        optimizer_->load_masters(config_.init_from);
+        load_values(config_.init_from);
     int64_t sequences = data_.train->max_sequences_per_row() * config_.rows;
     step_ = std::make_unique<StepProgram>(*model_, config_.rows * config_.row_length, sequences,
                                           StepProgram::training, config_.row_length);
     peak_flops_ = gemm_peak_gflops(dtype) * 1e9;
     flops_per_token_ = model_->flops(config_.row_length).per_token;
+}
+
+// Compute weights, and the f32 masters that they are rounded from.
+void Trainer::load_values(const std::string& path) {
+    load_weights(*model_, path, [&](const WeightInfo&, const Tensor& w) { return optimizer_->master(w); });
 }
 
 void Trainer::resume_from(const std::string& checkpoint) {
@@ -81,7 +86,7 @@ void Trainer::resume_from(const std::string& checkpoint) {
           checkpoint.c_str(), s.rows_per_epoch, data_.train->rows());
     check(open_model(checkpoint)->parameters() == model_->parameters(),
           "%s: holds another model than the config", checkpoint.c_str());
-    optimizer_->load_masters(checkpoint);
+    load_values(checkpoint);
     optimizer_->load_state(checkpoint + "/optimizer.safetensors");
     start_ = saved_ = s.step, seconds_ = s.seconds, resumed_metrics_ = s.metrics;
 }

@@ -36,6 +36,7 @@ public:
 
 private:
     void print_plan() const;
+    void load_values(const std::string& path);
     void resume_from(const std::string& checkpoint);
     StepMetrics one_step(int64_t step);
     [[noreturn]] void stop_non_finite(int64_t step, double scale, const char* what);
