@@ -84,6 +84,8 @@ public:
 
 private:
     friend struct GemmDriver;
+    template <class Pack>
+    void fill(const char* expected, bool found, int64_t ld, int64_t outputs, int columns, Pack pack);
     Memory memory_;
     int64_t N_ = 0, K_ = 0;
     Dtype dtype_ = Dtype::f32;

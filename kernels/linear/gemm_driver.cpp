@@ -245,43 +245,43 @@ void gemm_blocked(const GemmArgs& args, const GemmEpilogue& e) {
     GemmDriver{args, v, e}.run();
 }
 
-PackedWeight::PackedWeight(const void* weight, int64_t ld, int64_t N, int64_t K, Dtype dtype)
-    : N_(N), K_(K), dtype_(dtype), variant_(current_gemm_variant()) {
-    check(dtype == Dtype::f32 || dtype == Dtype::bf16, "packed weight: expected f32 or bf16, found %s",
-          name_of(dtype));
-    check(weight && N > 0 && K > 0, "packed weight: expected a matrix, found (%ld,%ld)", long(N), long(K));
+// Takes memory for panels of `columns` of the outputs each and lets pack(panel, out) fill them.
+template <class Pack> void PackedWeight::fill(const char* expected, bool found, int64_t ld, int64_t outputs,
+                                              int columns, Pack pack) {
+    check(dtype_ == Dtype::f32 || dtype_ == Dtype::bf16, "packed weight: expected f32 or bf16, found %s",
+          name_of(dtype_));
+    check(found && outputs > 0 && K_ > 0, "packed weight: expected %s, found (%ld,%ld)", expected,
+          long(outputs), long(K_));
+    check(ld >= K_, "packed weight: leading dimension %ld is shorter than a row of %ld", long(ld), long(K_));
     const int NR = variant_->NR;
-    int64_t panels = ceil_div(N, NR), words = words_of(dtype, K);
-    if (!ld) ld = K;
-    check(ld >= K, "packed weight: leading dimension %ld is shorter than a row of %ld", long(ld), long(K));
+    int64_t panels = ceil_div(outputs, columns), words = words_of(dtype_, K_);
     memory_ = Memory(size_t(panels * words * NR + PAD) * 4);
     auto* out = reinterpret_cast<uint32_t*>(memory_.data());
-    parallel_for(panels, ceil_div(PARALLEL_GRAIN, K * NR), [&](int64_t begin, int64_t end) {
-        for (int64_t j = begin; j < end; j++)
-            variant_->pack(dtype, static_cast<const char*>(weight) + j * NR * ld * size_of(dtype), ld, false,
-                           int(std::min<int64_t>(NR, N - j * NR)), K, out + j * words * NR, NR);
+    parallel_for(panels, ceil_div(PARALLEL_GRAIN, K_ * NR), [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; j++) pack(j, out + j * words * NR);
+    });
+}
+
+PackedWeight::PackedWeight(const void* weight, int64_t ld, int64_t N, int64_t K, Dtype dtype)
+    : N_(N), K_(K), dtype_(dtype), variant_(current_gemm_variant()) {
+    const int NR = variant_->NR;
+    if (!ld) ld = K;
+    fill("a matrix", weight, ld, N, NR, [&](int64_t j, uint32_t* out) {
+        variant_->pack(dtype, static_cast<const char*>(weight) + j * NR * ld * size_of(dtype), ld, false,
+                       int(std::min<int64_t>(NR, N - j * NR)), K, out, NR);
     });
 }
 
 // Panels of NR / 2 columns of gate, then the same columns of up.
 PackedWeight::PackedWeight(const void* gate, const void* up, int64_t ld, int64_t F, int64_t K, Dtype dtype)
     : N_(2 * F), K_(K), dtype_(dtype), swiglu_(true), variant_(current_gemm_variant()) {
-    check(dtype == Dtype::f32 || dtype == Dtype::bf16, "packed weight: expected f32 or bf16, found %s",
-          name_of(dtype));
-    check(gate && up && F > 0 && K > 0, "packed weight: expected two matrices, found (%ld,%ld)", long(F),
-          long(K));
-    const int NR = variant_->NR, half = NR / 2;
-    int64_t panels = ceil_div(F, half), words = words_of(dtype, K);
+    const int half = variant_->NR / 2;
     if (!ld) ld = K;
-    check(ld >= K, "packed weight: leading dimension %ld is shorter than a row of %ld", long(ld), long(K));
-    memory_ = Memory(size_t(panels * words * NR + PAD) * 4);
-    auto* out = reinterpret_cast<uint32_t*>(memory_.data());
-    parallel_for(panels, ceil_div(PARALLEL_GRAIN, K * NR), [&](int64_t begin, int64_t end) {
-        for (int64_t j = begin; j < end; j++)
-            for (const void* part : {gate, up})
-                variant_->pack(dtype, static_cast<const char*>(part) + j * half * ld * size_of(dtype), ld,
-                               false, int(std::min<int64_t>(half, F - j * half)), K,
-                               out + j * words * NR + (part == up ? half : 0), NR);
+    fill("two matrices", gate && up, ld, F, half, [&](int64_t j, uint32_t* out) {
+        for (const void* part : {gate, up})
+            variant_->pack(dtype, static_cast<const char*>(part) + j * half * ld * size_of(dtype), ld, false,
+                           int(std::min<int64_t>(half, F - j * half)), K, out + (part == up ? half : 0),
+                           variant_->NR);
     });
 }
 

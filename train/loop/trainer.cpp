@@ -195,14 +195,14 @@ void Trainer::sample(int64_t step) {
     if (config_.prompts.empty()) return;
     std::vector<Request> requests;
     int64_t longest = 0;
-    for (const std::string& text : config_.prompts) {
+    for (size_t i = 0; i < config_.prompts.size(); i++) {
         Request r;
-        r.prompt = data_.tokenizer->encode(text);
+        r.prompt = data_.tokenizer->encode(config_.prompts[i]);
         if (data_.tokenizer->bos() >= 0) r.prompt.insert(r.prompt.begin(), data_.tokenizer->bos());
         r.prompt.resize(
             std::min(r.prompt.size(), size_t(model_->dims.context) - 1)); // samples never stop a run
         if (r.prompt.empty()) continue;
-        r.sampling.temperature = 0.8, r.seed = uint64_t(config_.seed), r.stream = requests.size();
+        r.sampling.temperature = 0.8, r.seed = uint64_t(config_.seed), r.stream = i;
         r.max_tokens = config_.sample_tokens;
         longest = std::max(longest, int64_t(r.prompt.size()) + r.max_tokens);
         requests.push_back(std::move(r));
@@ -214,7 +214,7 @@ void Trainer::sample(int64_t step) {
     std::vector<Generation> answers = Generator(engine, data_.tokenizer.get()).run(requests);
     Json j{{"step", step}, {"samples", Json::array()}};
     for (size_t i = 0; i < answers.size(); i++) {
-        const std::string& prompt = config_.prompts[size_t(requests[i].stream)];
+        const std::string& prompt = config_.prompts[requests[i].stream];
         std::printf("  | %s%s\n", prompt.c_str(), answers[i].text.c_str());
         j["samples"].push_back({prompt, answers[i].text});
     }

@@ -6,31 +6,36 @@
 
 namespace nvl {
 
+std::vector<std::string> task_words(const std::string& path) {
+    std::vector<std::string> texts;
+    for (Document& d : read_documents({path})) texts.push_back(std::move(d.text));
+    return common_words(texts, 4000);
+}
+
 // Spelling and counting want words: the most frequent ones of a corpus.
 static std::vector<std::string> words_of(const TrainConfig& c) {
     check(!c.words_path.empty(), "tasks.words_path: name a text from which words to spell are taken");
-    std::vector<std::string> texts;
-    for (Document& d : read_documents({c.words_path})) texts.push_back(std::move(d.text));
-    std::vector<std::string> words = common_words(texts, 4000);
+    std::vector<std::string> words = task_words(c.words_path);
     check(words.size() >= 16, "tasks.words_path: %s has only %zu words of 3 to 10 letters",
           c.words_path.c_str(), words.size());
     return words;
 }
 
 std::vector<std::pair<std::unique_ptr<Task>, int64_t>> chat_tasks(const TrainConfig& c) {
-    std::vector<std::pair<std::unique_ptr<Task>, int64_t>> tasks;
-    auto seed = uint64_t(c.seed);
-    std::vector<std::string> words;
-    if (c.spelling > 0 || c.letter_count > 0) words = words_of(c);
+    TaskSources sources{.words = {}, .identity = {}, .model_name = c.model_name};
+    if (c.spelling > 0 || c.letter_count > 0) sources.words = words_of(c);
     if (c.identity > 0) {
         check(!c.identity_path.empty(),
               "tasks.identity_path: name the .jsonl of conversations about the model");
-        tasks.emplace_back(identity_task(read_conversations({c.identity_path}), c.model_name, seed),
-                           c.identity);
+        sources.identity = read_conversations({c.identity_path});
     }
-    if (c.spelling > 0) tasks.emplace_back(spelling_task(words, seed), c.spelling);
-    if (c.letter_count > 0) tasks.emplace_back(letter_count_task(words, seed), c.letter_count);
-    if (c.arithmetic > 0) tasks.emplace_back(arithmetic_task(seed), c.arithmetic);
+    const std::pair<const char*, int64_t> counts[] = {{"identity", c.identity},
+                                                      {"spelling", c.spelling},
+                                                      {"letter_count", c.letter_count},
+                                                      {"arithmetic", c.arithmetic}};
+    std::vector<std::pair<std::unique_ptr<Task>, int64_t>> tasks;
+    for (auto& [name, count] : counts)
+        if (count > 0) tasks.emplace_back(make_task(name, sources, uint64_t(c.seed)), count);
     return tasks;
 }
 

@@ -5,6 +5,9 @@
 
 namespace nvl {
 
+/// The words that tasks spell and count: the most frequent ones of a text.
+std::vector<std::string> task_words(const std::string& path);
+
 /// The tasks that the config asks for (a count above 0), each with its count.
 std::vector<std::pair<std::unique_ptr<Task>, int64_t>> chat_tasks(const TrainConfig& config);
 

@@ -4,12 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "data/chat/with_tokenizer.h"
-#include "data/text/documents.h"
 #include "engine/base/check.h"
 #include "engine/base/cli.h"
 #include "engine/base/text.h"
 #include "engine/io/file.h"
 #include "infer/generate.h"
+#include "train/tasks/chat.h"
 
 namespace nvl {
 
@@ -67,11 +67,8 @@ int evaluate_chat(int argc, char** argv) {
     check(!path.empty(), "--model: expected the folder of a tuned model");
     check(examples > 0, "--examples: expected at least 1, found %ld", examples);
     TaskSources sources{.words = {}, .identity = {}, .model_name = name};
-    if (tasks.find("spelling") != tasks.npos || tasks.find("letter_count") != tasks.npos) {
-        std::vector<std::string> texts;
-        for (Document& d : read_documents({words})) texts.push_back(std::move(d.text));
-        sources.words = common_words(texts, 4000);
-    }
+    if (tasks.find("spelling") != tasks.npos || tasks.find("letter_count") != tasks.npos)
+        sources.words = task_words(words);
     if (tasks.find("identity") != tasks.npos) sources.identity = read_conversations({identity});
     auto model = load_for_inference(path, dtype_from(args.dtype()));
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
