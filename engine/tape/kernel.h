@@ -23,8 +23,9 @@ template <class... P> struct Kernel<void(P...)> {
         nullptr; // counted multiply-adds x 2; null: 0 (the field counts matrix products only)
     Traits traits{};
     double (*moved)(P...) =
-        nullptr; // bytes, where it is not "each argument once" (embedding reads T rows of V)
-    void (*cuda)(P...) = nullptr;
+        nullptr;                  // bytes, where it is not "each argument once" (embedding reads T rows of V)
+    void (*cuda)(P...) = nullptr; // set by the .cu file, where it is part of the build
+    int64_t (*cuda_workspace)(P...) = nullptr; // bytes of scratch that it needs for these arguments
     /// Position of each parameter among the tensor parameters, -1 for plain values.
     static constexpr std::array<int, sizeof...(P)> view_index = [] {
         std::array<int, sizeof...(P)> a{};
