@@ -43,7 +43,13 @@ struct Access {
     uint32_t bytes;          // per lane
     uint32_t lanes;          // mask of the lanes that take part
     const uint64_t* address; // 32 of them. global: device address; shared and local: offset in the window
+    /// Of stores, if the machine has it at hand: lane i stores value[i * bytes ...]. Lanes that store
+    /// different values to one address race.
+    const std::byte* value = nullptr;
 };
+
+/// Instruction classes worth counting beside memory.
+enum class Unit : uint8_t { other, tensor, special, shuffle };
 
 /// Who is running. `data` is the observer's own, one for each warp and block, null at their start.
 struct BlockId {
@@ -76,8 +82,8 @@ public:
     virtual void arrive(WarpId&, uint32_t lanes, uint64_t object) {}
     virtual void acquire(WarpId&, uint32_t lanes, uint64_t object) {}
     virtual void fence(WarpId&, uint32_t lanes, Scope) {}
-    /// Any other executed instruction class worth counting: mma, special function, shuffle, ...
-    virtual void executed(const Site&, uint32_t lanes) {}
+    /// Any executed instruction that is not a memory access: mma, special function, shuffle, ...
+    virtual void executed(WarpId&, const Site&, Unit, uint32_t lanes) {}
 };
 
 } // namespace vgpu
