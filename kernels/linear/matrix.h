@@ -39,34 +39,38 @@ struct ProductOptions {
     const PackedWeight* packed = nullptr; // of b^T; stands in place of b
 };
 
-/// c (M,N) from a (M,K) and b (K,N) in the summation order of gemm().
-inline void product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}) {
+/// c (M,N) from a (M,K) and b (K,N), as gemm() wants it.
+inline GemmArgs product_args(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}) {
     check(a.cols == b.rows && c.rows == a.rows && c.cols == b.cols,
           "product: (%ld,%ld) from (%ld,%ld) and (%ld,%ld)", c.rows, c.cols, a.rows, a.cols, b.rows, b.cols);
     check(a.dtype == b.dtype, "product: %s and %s do not multiply", name_of(a.dtype), name_of(b.dtype));
     if (c.transposed) { // c^T = b^T a^T
         check(!o.bias && !o.residual.data, "product: a transposed result takes no bias and no residual");
-        return product(c.t(), b.t(), a.t(), o);
+        return product_args(c.t(), b.t(), a.t(), o);
     }
-    gemm({.M = c.rows,
-          .N = c.cols,
-          .K = a.cols,
-          .A = a.data,
-          .lda = a.ld,
-          .trans_a = a.transposed,
-          .B = o.packed ? nullptr : b.data,
-          .ldb = o.packed ? 0 : b.ld,
-          .trans_b = b.transposed,
-          .C = c.data,
-          .ldc = c.ld,
-          .in = a.dtype,
-          .out = c.dtype,
-          .accumulate = o.add,
-          .bias = o.bias.data,
-          .bias_dtype = o.bias.dtype,
-          .residual = o.residual.data,
-          .ldr = o.residual.ld,
-          .packed = o.packed});
+    return {.M = c.rows,
+            .N = c.cols,
+            .K = a.cols,
+            .A = a.data,
+            .lda = a.ld,
+            .trans_a = a.transposed,
+            .B = o.packed ? nullptr : b.data,
+            .ldb = o.packed ? 0 : b.ld,
+            .trans_b = b.transposed,
+            .C = c.data,
+            .ldc = c.ld,
+            .in = a.dtype,
+            .out = c.dtype,
+            .accumulate = o.add,
+            .bias = o.bias.data,
+            .bias_dtype = o.bias.dtype,
+            .residual = o.residual.data,
+            .ldr = o.residual.ld,
+            .packed = o.packed};
+}
+
+inline void product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}) {
+    gemm(product_args(c, a, b, o));
 }
 
 } // namespace nvl

@@ -1,0 +1,63 @@
+// The entry on the GPU: checks, and the choice of backend.
+#include "kernels/linear/gemm_cuda.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+
+#include "kernels/linear/gemm_kernels.cuh"
+
+namespace nvl {
+
+namespace {
+
+std::string& backend() {
+    static std::string name = [] {
+        const char* wanted = std::getenv("NVL_GEMM");
+        return std::string(wanted ? wanted : "own");
+    }();
+    return name;
+}
+
+/// Fills in leading dimensions.
+GemmArgs checked(const GemmArgs& args) {
+    GemmArgs g = args;
+    constexpr int64_t LIMIT = std::numeric_limits<int>::max() - 1024;
+    check(g.M >= 0 && g.N >= 0 && g.K >= 0 && g.M < LIMIT && g.N < LIMIT && g.K < LIMIT,
+          "gemm: expected sizes from 0 to 2^31, found M=%ld N=%ld K=%ld", long(g.M), long(g.N), long(g.K));
+    check(g.in == Dtype::f32 || g.in == Dtype::bf16, "gemm: on CUDA inputs are f32 or bf16, not %s",
+          name_of(g.in));
+    check(g.out == Dtype::f32 || g.out == Dtype::bf16, "gemm: on CUDA results are f32 or bf16, not %s",
+          name_of(g.out));
+    check(!g.bias || g.bias_dtype == Dtype::f32 || g.bias_dtype == Dtype::bf16,
+          "gemm: on CUDA a bias is f32 or bf16, not %s", name_of(g.bias_dtype));
+    check(!g.packed && g.activation != Epilogue::swiglu && g.leaves <= 1,
+          "gemm: packed weights, swiglu and leaves belong to the CPU");
+    if (!g.lda) g.lda = std::max<int64_t>(1, g.trans_a ? g.M : g.K);
+    if (!g.ldb) g.ldb = std::max<int64_t>(1, g.trans_b ? g.K : g.N);
+    if (!g.ldc) g.ldc = g.N;
+    if (!g.ldr) g.ldr = g.N;
+    return g;
+}
+
+} // namespace
+
+void cuda_gemm(const GemmArgs& args, float keep) {
+    GemmArgs g = checked(args);
+    if (!g.M || !g.N) return;
+    if (cuda_gemm_backend() == "cublaslt" && g.K) return gemm_cublaslt(g, keep);
+    g.in == Dtype::bf16 ? gemm_bf16_cuda(g, keep) : gemm_f32_cuda(g, keep);
+}
+
+std::string cuda_gemm_backend() {
+    check(backend() == "own" || backend() == "cublaslt",
+          "gemm: no CUDA backend \"%s\" (NVL_GEMM); expected own or cublaslt", backend().c_str());
+    return backend();
+}
+void set_cuda_gemm_backend(const std::string& name) {
+    check(name == "own" || name == "cublaslt", "gemm: no CUDA backend \"%s\"; expected own or cublaslt",
+          name.c_str());
+    backend() = name;
+}
+
+} // namespace nvl

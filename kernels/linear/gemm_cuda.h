@@ -1,0 +1,28 @@
+// gemm() on the GPU: the same arguments with device pointers, on cuda_stream(). For .cu files.
+//
+// An element is one chain over ascending k, whatever M, N, the layouts, the tile or the number of rows in the
+// batch:
+//   bf16  c = mma(16 terms, c) from c = 0: tensor cores with f32 sums (kernels/tile/mma.cuh)
+//   f32   c = fma(a_k, b_k, c) from c = 0: true f32, no TF32
+// then + bias, activation, + residual, C + x, each one f32 operation; the store rounds once. So a token's
+// bits are the same alone and in a batch. They are not the CPU's bits, and cuBLASLt's are its own.
+#pragma once
+#include <string>
+
+#include "kernels/linear/matrix.h"
+
+namespace nvl {
+
+/// C = (accumulate ? keep * C : 0) + ...  `keep` is for Muon. No packed weights, no swiglu, no leaves.
+void cuda_gemm(const GemmArgs& args, float keep = 1);
+
+/// c (M,N) from a (M,K) and b (K,N).
+inline void cuda_product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}, float keep = 1) {
+    cuda_gemm(product_args(c, a, b, o), keep);
+}
+
+/// "own" (the default) or "cublaslt"; the environment variable NVL_GEMM names the first choice.
+std::string cuda_gemm_backend();
+void set_cuda_gemm_backend(const std::string& name);
+
+} // namespace nvl

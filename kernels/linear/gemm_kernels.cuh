@@ -1,0 +1,11 @@
+// The kernels behind cuda_gemm(), one per kind of operands; arguments are checked and filled in.
+#pragma once
+#include "kernels/linear/gemm_epilogue.cuh"
+
+namespace nvl {
+
+void gemm_bf16_cuda(const GemmArgs& g, float keep);
+void gemm_f32_cuda(const GemmArgs& g, float keep);
+void gemm_cublaslt(const GemmArgs& g, float keep);
+
+} // namespace nvl
