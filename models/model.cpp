@@ -6,6 +6,7 @@
 #include "engine/base/rng.h"
 #include "engine/base/text.h"
 #include "kernels/linear/linear.h"
+#include "kernels/pointwise/softcap.h"
 
 namespace nvl {
 
@@ -47,7 +48,14 @@ Recompute Recompute::parse(const std::string& text) {
     fail("recompute: expected none, full or every:K, found \"%s\"", text.c_str());
 }
 
-Tensor Model::head_logits(Tensor hidden) { return linear_sums(hidden, head()); }
+Tensor Model::head_logits(Tensor hidden) {
+    Tensor logits = linear_sums(hidden, head());
+    return logit_softcap ? softcap(logits, logit_softcap) : logits;
+}
+CrossEntropy Model::loss(Tensor hidden, Tensor labels, LossOptions options) {
+    options.softcap = logit_softcap;
+    return linear_cross_entropy(hidden, head(), labels, options);
+}
 
 void Model::allocate(Store& store, Dtype dtype, bool gradients) {
     each([&](const WeightInfo& w, Tensor& t) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/tape/tape.h"
+#include "kernels/loss/linear_cross_entropy.h"
 #include "models/blocks/batch.h"
 
 namespace nvl {
@@ -62,8 +63,11 @@ public:
     virtual Tensor head() const = 0;
 
     /// hidden (T, C) -> logits (T, V) in f32 whatever the compute type. Records no backward: training goes
-    /// through linear_cross_entropy, which never holds all logits.
+    /// through loss(), which never holds all logits.
     Tensor head_logits(Tensor hidden);
+    /// Cross-entropy of the head's logits against labels (T) i32; the model's own soft cap is added to
+    /// options.
+    CrossEntropy loss(Tensor hidden, Tensor labels, LossOptions options = {});
     /// Takes memory for all weights: parameters with gradients, or plain tensors for inference.
     void allocate(Store& store, Dtype dtype, bool gradients);
     /// Fills every weight from normal(mean, std) as a function of (seed, name, index).
@@ -76,6 +80,7 @@ public:
 
     Json config; // as read; written back with checkpoints
     Dims dims{};
+    double logit_softcap = 0; // logits are capped to (-c, c) by c tanh(l / c); 0: not
     Recompute recompute;
 };
 

@@ -9,7 +9,6 @@
 #include "engine/plan/program.h"
 #include "engine/tape/passes.h"
 #include "infer/engine.h"
-#include "kernels/loss/linear_cross_entropy.h"
 #include "models/checkpoint.h"
 
 using namespace nvl;
@@ -63,7 +62,7 @@ Recorded record(Model& model, int64_t B, int64_t S, const std::vector<Tensor>& p
     r.dloss = t.input("dloss", {1}, Dtype::f32);
     Tensor hidden = model.hidden({r.tokens, r.positions, r.starts});
     r.logits = t.keep(model.head_logits(t.detach(hidden)));
-    r.loss = t.keep(linear_cross_entropy(hidden, model.head(), r.labels).loss);
+    r.loss = t.keep(model.loss(hidden, r.labels).loss);
     if (!parameters.empty()) {
         t.seed(r.loss, r.dloss);
         t.backward(parameters);

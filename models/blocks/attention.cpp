@@ -1,6 +1,7 @@
 #include "models/blocks/attention.h"
 
 #include "kernels/linear/linear.h"
+#include "kernels/norm/rmsnorm.h"
 #include "kernels/position/qknorm_rope.h"
 #include "kernels/position/rope.h"
 
@@ -21,19 +22,30 @@ void AttentionWeights::each(const AttentionConfig& c, const std::string& prefix,
     if (c.qkv_bias) vector("v_proj.bias", v_bias, c.G * c.D, 0);
     matrix("o_proj", o, c.C, c.H * c.D, c.output_std);
     if (c.output_bias) vector("o_proj.bias", o_bias, c.C, 0);
-    if (c.qk_norm) vector("q_norm.weight", q_norm, c.D, 1), vector("k_norm.weight", k_norm, c.D, 1);
+    if (c.qk_norm == QkNorm::none) return;
+    bool heads = c.qk_norm == QkNorm::heads;
+    vector("q_norm.weight", q_norm, heads ? c.D : c.H * c.D, 1 - c.norm_offset);
+    vector("k_norm.weight", k_norm, heads ? c.D : c.G * c.D, 1 - c.norm_offset);
+}
+
+// x (T, heads * D) as projected -> (T, heads, D), normed and rotated as the config asks.
+static Tensor positioned(Tensor x, Tensor norm, int64_t heads, const AttentionConfig& c, Tensor angles) {
+    if (c.qk_norm == QkNorm::whole) x = rmsnorm(x, norm, c.eps, c.norm_offset);
+    x = reshape(x, {x.dim(0), heads, c.D});
+    bool each_head = c.qk_norm == QkNorm::heads;
+    if (!angles) return each_head ? rmsnorm(x, norm, c.eps, c.norm_offset) : x;
+    return each_head ? qknorm_rope(x, norm, angles, c.eps, c.norm_offset) : rope(x, angles);
 }
 
 Tensor attention_block(Tensor h, const AttentionWeights& w, const AttentionConfig& c, const Batch& batch,
                        int64_t layer, int64_t window) {
     Module here("attn");
     Dim T = h.dim(0);
-    Tensor q = reshape(linear(h, w.q, w.q_bias), {T, c.H, c.D});
-    Tensor k = reshape(linear(h, w.k, w.k_bias), {T, c.G, c.D});
-    Tensor v = reshape(linear(h, w.v, w.v_bias), {T, c.G, c.D});
-    q = c.qk_norm ? qknorm_rope(q, w.q_norm, batch.angles, c.eps) : rope(q, batch.angles);
-    k = c.qk_norm ? qknorm_rope(k, w.k_norm, batch.angles, c.eps) : rope(k, batch.angles);
-    Tensor y = attend(q, k, v, batch, layer, {.window = window, .scale = c.scale});
+    Tensor q = linear(h, w.q, w.q_bias), k = linear(h, w.k, w.k_bias), v = linear(h, w.v, w.v_bias);
+    q = positioned(q, w.q_norm, c.H, c, batch.angles);
+    k = positioned(k, w.k_norm, c.G, c, batch.angles);
+    Tensor y = attend(q, k, reshape(v, {T, c.G, c.D}), batch, layer,
+                      {.window = window, .scale = c.scale, .softcap = c.softcap});
     return linear(reshape(y, {T, c.H * c.D}), w.o, w.o_bias);
 }
 

@@ -46,7 +46,7 @@ int64_t ConfigReader::size(const char* key, int64_t most) const {
     return n;
 }
 
-std::vector<int64_t> read_windows(const ConfigReader& c, int64_t layers) {
+std::vector<int64_t> read_windows(const ConfigReader& c, int64_t layers, int64_t full_every) {
     std::vector<int64_t> window(size_t(layers), 0);
     if (!c.has("sliding_window") || !c.boolean("use_sliding_window", true)) return window;
     int64_t w = c.size("sliding_window");
@@ -60,6 +60,8 @@ std::vector<int64_t> read_windows(const ConfigReader& c, int64_t layers) {
                   shown(types[l]).c_str());
             window[l] = types[l] == "sliding_attention" ? w : 0;
         }
+    } else if (full_every) {
+        for (int64_t l = 0; l < layers; l++) window[size_t(l)] = (l + 1) % full_every ? w : 0;
     } else
         for (int64_t l = c.integer("max_window_layers", 0); l < layers; l++) window[size_t(l)] = w;
     return window;

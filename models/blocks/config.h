@@ -31,7 +31,8 @@ private:
     const Json& json_;
 };
 
-/// Window per layer (0: full attention) from layer_types, or from use_sliding_window + max_window_layers.
-std::vector<int64_t> read_windows(const ConfigReader& c, int64_t layers);
+/// Window per layer (0: full attention): from layer_types, else every `full_every`-th layer is full, else
+/// (full_every 0) from use_sliding_window and max_window_layers.
+std::vector<int64_t> read_windows(const ConfigReader& c, int64_t layers, int64_t full_every = 0);
 
 } // namespace nvl

@@ -6,10 +6,11 @@
 #include "kernels/norm/add_rmsnorm.h"
 #include "kernels/norm/rmsnorm.h"
 #include "kernels/pointwise/add.h"
+#include "kernels/pointwise/scale.h"
 
 namespace nvl {
 
-DecoderConfig read_decoder(const ConfigReader& c) {
+DecoderConfig read_decoder(const ConfigReader& c, int64_t full_every) {
     DecoderConfig d;
     AttentionConfig& a = d.attention;
     a.C = c.size("hidden_size"), a.H = c.size("num_attention_heads");
@@ -24,63 +25,88 @@ DecoderConfig read_decoder(const ConfigReader& c) {
         a.D = a.C / a.H;
     }
     a.eps = c.number("rms_norm_eps", 1e-6);
-    d.rope = rope_table(read_rope(c, a.D));
+    int64_t layers = c.size("num_hidden_layers", 100000);
+    d.windows = read_windows(c, layers, full_every);
+    d.rope = rope_table(read_rope(c, a.D, "full_attention"));
     a.std = d.mlp.std = c.number("initializer_range", 0.02);
     // Outputs that add to the residual stream start smaller, so that its variance does not grow with depth
     // (GPT-2).
-    a.output_std = d.mlp.output_std = a.std / std::sqrt(2.0 * double(c.size("num_hidden_layers")));
+    a.output_std = d.mlp.output_std = a.std / std::sqrt(2.0 * double(layers));
     d.mlp.C = a.C, d.mlp.F = c.size("intermediate_size");
-    d.mlp.activation = activation_named(c.text("hidden_act", "silu"));
+    d.mlp.activation = activation_named(c.text("hidden_activation", c.text("hidden_act", "silu")));
     d.tied = c.boolean("tie_word_embeddings", false);
     return d;
 }
 
 Decoder::Decoder(const ConfigReader& c, DecoderConfig config) : config_(std::move(config)) {
     const AttentionConfig& a = config_.attention;
-    int64_t layers = c.size("num_hidden_layers", 100000);
-    dims = {layers,
-            a.C,
-            a.H,
-            a.G,
-            a.D,
-            config_.mlp.F,
-            c.size("vocab_size"),
-            c.integer("max_position_embeddings", 2048),
-            {}};
-    dims.window = read_windows(c, layers);
-    layers_.resize(size_t(layers));
+    dims = {.layers = int64_t(config_.windows.size()),
+            .C = a.C,
+            .H = a.H,
+            .G = a.G,
+            .D = a.D,
+            .F = config_.mlp.F,
+            .V = c.size("vocab_size"),
+            .context = c.integer("max_position_embeddings", 2048),
+            .window = config_.windows};
+    layers_.resize(config_.windows.size());
 }
 
 void Decoder::each(const Visit& visit) {
     const AttentionConfig& a = config_.attention;
+    auto norm = [&](const std::string& name, Tensor& t) {
+        visit({name + ".weight", {dims.C}, Role::vector, 1 - a.norm_offset, 0}, t);
+    };
     visit({"model.embed_tokens.weight", {dims.V, dims.C}, Role::embedding, 0, a.std}, embed_);
     for (int64_t l = 0; l < dims.layers; l++) {
         Layer& w = layers_[size_t(l)];
         std::string prefix = "model.layers." + std::to_string(l) + ".";
-        visit({prefix + "input_layernorm.weight", {dims.C}, Role::vector, 1, 0}, w.norm1);
+        bool before = config_.norms != Norms::after, after = config_.norms != Norms::before;
+        if (before) norm(prefix + "input_layernorm", w.attention_in);
         w.attention.each(a, prefix + "self_attn.", visit);
-        visit({prefix + "post_attention_layernorm.weight", {dims.C}, Role::vector, 1, 0}, w.norm2);
+        // The same name is the norm before the MLP in llama's files, and after attention in the others.
+        norm(prefix + "post_attention_layernorm", after ? w.attention_out : w.mlp_in);
+        if (before && after) norm(prefix + "pre_feedforward_layernorm", w.mlp_in);
         w.mlp.each(config_.mlp, prefix + "mlp.", visit);
+        if (after) norm(prefix + "post_feedforward_layernorm", w.mlp_out);
     }
-    visit({"model.norm.weight", {dims.C}, Role::vector, 1, 0}, norm_);
+    norm("model.norm", norm_);
     if (!config_.tied) visit({"lm_head.weight", {dims.V, dims.C}, Role::head, 0, a.std}, head_);
+}
+
+Tensor Decoder::norm(Tensor x, const Tensor& weight) const {
+    return weight ? rmsnorm(x, weight, config_.attention.eps, config_.attention.norm_offset) : x;
 }
 
 Tensor Decoder::block(Tensor x, const Batch& batch, int64_t layer) const {
     const Layer& w = layers_[size_t(layer)];
-    double eps = config_.attention.eps;
-    Tensor a = attention_block(rmsnorm(x, w.norm1, eps), w.attention, config_.attention, batch, layer,
-                               dims.window[size_t(layer)]);
-    auto [sum, h] = add_rmsnorm(x, a, w.norm2, eps); // sum = x + a, h = rmsnorm(sum)
-    return add(sum, mlp_block(h, w.mlp, config_.mlp));
+    const AttentionConfig& c = config_.attention;
+    Tensor a =
+        attention_block(norm(x, w.attention_in), w.attention, c, batch, layer, dims.window[size_t(layer)]);
+    a = norm(a, w.attention_out);
+    Tensor sum, h;
+    if (w.mlp_in) {
+        AddNorm both = add_rmsnorm(x, a, w.mlp_in, c.eps, c.norm_offset); // sum = x + a, h = norm(sum)
+        sum = both.sum, h = both.y;
+    } else
+        sum = h = add(x, a);
+    return add(sum, norm(mlp_block(h, w.mlp, config_.mlp), w.mlp_out));
 }
 
 Tensor Decoder::hidden(const Batch& batch) {
-    Batch with_angles = batch;
-    with_angles.angles = rope_angles(batch.positions, config_.rope);
+    Tensor full = rope_angles(batch.positions, config_.rope);
+    Tensor windowed = config_.rope_of_windows ? rope_angles(batch.positions, *config_.rope_of_windows) : full;
     Tensor x = embedding(embed_, batch.tokens);
-    for (int64_t l = 0; l < dims.layers; l++) x = run_block(x, this, with_angles, l);
-    return rmsnorm(x, norm_, config_.attention.eps);
+    double c = config_.embedding_scale; // the checkpoints were trained with it rounded to the compute type
+    if (c != 1) x = scale(x, x.dtype() == Dtype::bf16 ? double(float(bf16(float(c)))) : c);
+    for (int64_t l = 0; l < dims.layers; l++) {
+        auto i = size_t(l);
+        Batch rotated = batch;
+        if (config_.unrotated.empty() || !config_.unrotated[i])
+            rotated.angles = dims.window[i] ? windowed : full;
+        x = run_block(x, this, rotated, l);
+    }
+    return norm(x, norm_);
 }
 
 } // namespace nvl

@@ -14,11 +14,15 @@ static std::vector<double> numbers(const Json& settings, const char* key) {
     return values;
 }
 
-RopeConfig read_rope(const ConfigReader& c, int64_t head_dim) {
+RopeConfig read_rope(const ConfigReader& c, int64_t head_dim, const char* layer_type) {
     bool modern = c.has("rope_parameters");
     const char* name = modern ? "rope_parameters" : "rope_scaling";
     Json settings = c.has(name) ? c.json()[name] : Json::object();
     check(settings.is_object(), "config.json: \"%s\" expects an object", name);
+    if (layer_type && settings.contains(layer_type)) {
+        settings = Json(settings[layer_type]);
+        check(settings.is_object(), "config.json: \"%s\" of \"%s\" expects an object", layer_type, name);
+    }
     ConfigReader s(settings);
     auto optional = [&](const char* key) {
         return s.has(key) ? std::optional(s.number(key, 0)) : std::nullopt;

@@ -10,7 +10,7 @@ namespace nvl {
 static RegisterModel qwen3("qwen3", [](const Json& json) -> std::unique_ptr<Model> {
     ConfigReader c(json);
     DecoderConfig d = read_decoder(c);
-    d.attention.qk_norm = true;
+    d.attention.qk_norm = QkNorm::heads;
     d.attention.qkv_bias = d.attention.output_bias = c.boolean("attention_bias", false);
     return std::make_unique<Decoder>(c, d);
 });

@@ -68,5 +68,7 @@ TEST_P(Golden, MatchesTheReference) {
 
 } // namespace
 
-INSTANTIATE_TEST_SUITE_P(Families, Golden, testing::Values("gpt2", "llama", "qwen2", "qwen3"),
+INSTANTIATE_TEST_SUITE_P(Families, Golden,
+                         testing::Values("gpt2", "llama", "qwen2", "qwen3", "olmo2", "olmo3", "gemma2",
+                                         "gemma3", "smollm3"),
                          [](const auto& info) { return info.param; });

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "engine/tape/passes.h"
-#include "kernels/loss/linear_cross_entropy.h"
 
 namespace nvl {
 
@@ -22,8 +21,7 @@ StepProgram::StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Ki
     labels_ = tape_.input("labels", {T}, Dtype::i32);
     {
         Module here("loss");
-        CrossEntropy r =
-            linear_cross_entropy(hidden, model.head(), labels_, {.fuse_backward = kind == training});
+        CrossEntropy r = model.loss(hidden, labels_, {.fuse_backward = kind == training});
         loss_ = tape_.keep(r.loss);
         if (kind == evaluation) token_ = tape_.keep(r.token);
     }
