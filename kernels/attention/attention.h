@@ -3,10 +3,13 @@
 //   forward    s = scale q k^T    z = softcap ? softcap tanh(s / softcap) : s    p = softmax(z + mask)    y =
 //   p v
 //              lse = log sum exp(z + mask)
+//   sinks      one more logit per head in the sum, without a value: p = exp(z - lse) with
+//              lse = log(exp(sink) + sum exp(z + mask)); dsink = -sum over rows of exp(sink - lse) delta
 //   backward   delta = rowsum(dy * y)    p = exp(z - lse)    dz = p * (dy v^T - delta)
 //              ds = dz * (1 - (z / softcap)^2)    dq = scale ds k    dk = scale ds^T q    dv = p^T dy
 //
 // q (T, H, D)    k (T, G, D)    v (T, G, Dv)    y (T, H, Dv)    lse (T, H) f32, kept for backward
+// sinks (H), or the empty tensor for none. D and Dv may differ.
 // Head h reads key/value head h / (H / G). sequence_starts (N + 1) i32: sequence n is rows [starts[n],
 // starts[n + 1]); the first entry is 0, the last is the number of rows; empty sequences are allowed. A token
 // sees keys of its own sequence only: j <= i if causal, and j > i - window (j < i + window if not causal) if
@@ -39,13 +42,16 @@ struct AttentionOptions {
     int64_t length = 0;
 };
 
-extern Kernel<void(Out y, Out lse, In q, In k, In v, In sequence_starts, AttentionOptions o)>
+// Without sinks any tensor stands in their place and `sunk` is false.
+extern Kernel<void(Out y, Out lse, In q, In k, In v, In sequence_starts, In sinks, AttentionOptions o,
+                   bool sunk)>
     attention_forward;
-extern Kernel<void(Acc dq, Acc dk, Acc dv, In dy, In y, In lse, In q, In k, In v, In sequence_starts,
-                   AttentionOptions o)>
+extern Kernel<void(Acc dq, Acc dk, Acc dv, AccSum dsinks, In dy, In y, In lse, In q, In k, In v,
+                   In sequence_starts, In sinks, AttentionOptions o, bool sunk)>
     attention_backward;
 
-Tensor attention(Tensor q, Tensor k, Tensor v, Tensor sequence_starts, AttentionOptions o = {});
+Tensor attention(Tensor q, Tensor k, Tensor v, Tensor sequence_starts, AttentionOptions o = {},
+                 Tensor sinks = {});
 
 /// Query-key pairs that see each other in `rows` tokens cut into sequences of `o.length`.
 double attention_pairs(int64_t rows, const AttentionOptions& o);

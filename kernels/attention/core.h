@@ -44,6 +44,7 @@ template <class X> struct Sequence {
     int64_t D, Dv, group;
     Mask mask;
     double scale, softcap;
+    const X* sinks = nullptr;     // (H), or none
     int64_t row = 0, queries = 0; // first row in q, number of queries
     int64_t first = 0;            // token that the first query is
     int64_t keys = 0, key_row = 0;
@@ -51,10 +52,11 @@ template <class X> struct Sequence {
         nullptr; // block b of keys lies in rows pages[b] * BLOCK ...; null: key_row + b * BLOCK
     int64_t g = 0;
 
-    Sequence(In q_, In k_, In v_, const AttentionOptions& o)
+    Sequence(In q_, In k_, In v_, const View& sinks_, const AttentionOptions& o)
         : q(q_), k(k_), v(v_), D(q_.dim(2)), Dv(v_.dim(2)),
           group(q_.dim(1) / k_.dim(1)), mask{o.causal, o.window},
-          scale(o.scale ? o.scale : 1 / std::sqrt(double(D))), softcap(o.softcap) {}
+          scale(o.scale ? o.scale : 1 / std::sqrt(double(D))), softcap(o.softcap),
+          sinks(sinks_ ? sinks_.as<X>() : nullptr) {}
     int64_t rows() const { return queries * group; }
     int64_t token(int64_t r) const { return first + r / group; }
     int64_t row_in_q(int64_t r) const { return row + r / group; }
@@ -115,6 +117,7 @@ inline bool worth_waking(double flops) { return flops > 4e6; }
 template <class X> void forward(const std::vector<Sequence<X>>& list, Heads<X> y, Heads<sum_t<X>> lse);
 
 void check_options(const char* op, const AttentionOptions& o);
+void check_sinks(const char* op, const Tensor& sinks, const Tensor& q);
 
 template <class X> struct Gradients {
     Heads<const X> dy, y;

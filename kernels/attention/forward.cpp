@@ -145,8 +145,13 @@ template <class X> struct Head {
                 int64_t row = s.row_in_q(begin + i), head = s.head(begin + i);
                 float* from = t.y + i * DvP; // + 0: a sum that is zero has no sign, whatever was masked
                 for (int64_t c = 0; c < DvP; c += LANES) store(from + c, load(from + c) + f32x16{});
-                unpack_row(y.at(row, head), from, s.Dv, 1 / t.l[n], false);
-                if (lse.data) *lse.at(row, head) = scores.natural(t.m[n]) + std::log(t.l[n]);
+                float m = t.m[n], l = t.l[n], a = 1;
+                if (s.sinks) { // one more term of the sum, of which y has no part
+                    float z = scores.binary(float(s.sinks[head])), top = std::max(m, z);
+                    a = std::exp2(m - top), l = std::fma(l, a, std::exp2(z - top)), m = top;
+                }
+                unpack_row(y.at(row, head), from, s.Dv, a / l, false);
+                if (lse.data) *lse.at(row, head) = scores.natural(m) + std::log(l);
             }
     }
 };

@@ -35,7 +35,7 @@ void append_cpu(InOut cache, In x, In slots) {
 /// The sequences that have queries, per key/value head; page tables are checked before anything is read.
 template <class X> std::vector<Sequence<X>> sequences_of(const In& q, const In& k, const In& v,
                                                          const In& page_table, const In& query_starts,
-                                                         const In& context_lengths,
+                                                         const In& context_lengths, const View& sinks,
                                                          const AttentionOptions& o) {
     int64_t N = context_lengths.numel(), pages = page_table.dim(1), cached = k.dim(0) / PAGE;
     const int32_t *starts = query_starts.row<int32_t>(0), *lengths = context_lengths.row<int32_t>(0);
@@ -44,7 +44,7 @@ template <class X> std::vector<Sequence<X>> sequences_of(const In& q, const In& 
           "queries, %ld",
           starts[0], starts[N], q.dim(0));
     std::vector<Sequence<X>> list;
-    Sequence<X> s(q, k, v, o);
+    Sequence<X> s(q, k, v, sinks, o);
     for (int64_t n = 0; n < N; n++) {
         s.row = starts[n], s.queries = starts[n + 1] - starts[n], s.keys = lengths[n];
         s.first = s.keys - s.queries, s.pages = page_table.row<int32_t>(n);
@@ -61,19 +61,21 @@ template <class X> std::vector<Sequence<X>> sequences_of(const In& q, const In& 
     return list;
 }
 
-double paged_flops(Out, In q, In k, In v, In page_table, In, In, AttentionOptions) {
+double paged_flops(Out, In q, In k, In v, In page_table, In, In, In, AttentionOptions, bool) {
     return 2.0 * double(q.dim(0) * q.dim(1) * (k.dim(2) + v.dim(2)) * page_table.dim(1) * PAGE);
 }
-double paged_bytes(Out y, In q, In k, In v, In page_table, In starts, In lengths, AttentionOptions) {
+double paged_bytes(Out y, In q, In k, In v, In page_table, In starts, In lengths, In, AttentionOptions,
+                   bool) {
     double rows = double(page_table.numel() * PAGE), row = double(k.dim(1) * (k.dim(2) + v.dim(2)));
     return rows * row * double(size_of(k.dtype)) + double(q.numel() + y.numel()) * double(size_of(q.dtype)) +
            4.0 * double(page_table.numel() + starts.numel() + lengths.numel());
 }
 
-void paged_cpu(Out y, In q, In k, In v, In page_table, In query_starts, In context_lengths,
-               AttentionOptions o) {
+void paged_cpu(Out y, In q, In k, In v, In page_table, In query_starts, In context_lengths, In sinks,
+               AttentionOptions o, bool sunk) {
     dispatch(q.dtype, [&]<class X> {
-        auto list = sequences_of<X>(q, k, v, page_table, query_starts, context_lengths, o);
+        auto list =
+            sequences_of<X>(q, k, v, page_table, query_starts, context_lengths, sunk ? sinks : View{}, o);
         forward(list, Heads<X>(y), Heads<sum_t<X>>());
     });
 }
@@ -81,7 +83,7 @@ void paged_cpu(Out y, In q, In k, In v, In page_table, In query_starts, In conte
 } // namespace
 
 constinit Kernel<void(InOut, In, In)> kv_append_forward{"kv_append", append_cpu};
-constinit Kernel<void(Out, In, In, In, In, In, In, AttentionOptions)> attention_paged_forward{
+constinit Kernel<void(Out, In, In, In, In, In, In, In, AttentionOptions, bool)> attention_paged_forward{
     "attention_paged", paged_cpu, paged_flops, {}, paged_bytes};
 
 Tensor kv_append(Tensor cache, Tensor x, Tensor slots) {
@@ -100,7 +102,7 @@ Tensor kv_append(Tensor cache, Tensor x, Tensor slots) {
 }
 
 Tensor attention_paged(Tensor q, Tensor k, Tensor v, Tensor page_table, Tensor query_starts,
-                       Tensor context_lengths, AttentionOptions o) {
+                       Tensor context_lengths, AttentionOptions o, Tensor sinks) {
     check(q.shape().rank == 3 && k.shape().rank == 3 && v.shape().rank == 3 && k.dim(0) == v.dim(0) &&
               k.dim(2) == q.dim(2) && k.dim(1) == v.dim(1) && k.dim(1).size > 0 && q.dim(1) % k.dim(1) == 0 &&
               k.dim(0) % PAGE == 0,
@@ -119,11 +121,13 @@ Tensor attention_paged(Tensor q, Tensor k, Tensor v, Tensor page_table, Tensor q
     for (const Tensor& x : {page_table, query_starts, context_lengths})
         check(x.dtype() == Dtype::i32, "attention_paged: %s is %s; expected i32", x.name(),
               name_of(x.dtype()));
-    check_options("attention_paged", o);
+    check_options("attention_paged", o), check_sinks("attention_paged", sinks, q);
     Tape& t = tape();
-    Tensor y = t.tensor("attention", {q.dim(0), q.dim(1), v.dim(2)}, q.dtype(),
-                        join("attention_paged", Rule::nonlinear, {q, k, v}));
-    t.run(attention_paged_forward, y, q, k, v, page_table, query_starts, context_lengths, o);
+    Types type = sinks ? join("attention_paged", Rule::nonlinear, {q, k, v, sinks})
+                       : join("attention_paged", Rule::nonlinear, {q, k, v});
+    Tensor y = t.tensor("attention", {q.dim(0), q.dim(1), v.dim(2)}, q.dtype(), type);
+    t.run(attention_paged_forward, y, q, k, v, page_table, query_starts, context_lengths,
+          sinks ? sinks : context_lengths, o, bool(sinks));
     return y;
 }
 
@@ -139,10 +143,14 @@ static RegisterOp paged_op{{
             {N, pages}, [=](int64_t i) { return int32_t((N * pages - 1) - (i % pages * N + i / pages)); });
         Tensor starts = c.integers({N + 1}, [=](int64_t i) { return int32_t(i * queries); });
         Tensor lengths = c.integers({N}, [=](int64_t i) { return int32_t(S - i * (S - queries) / N); });
-        return {attention_paged(q, k, v, table, starts, lengths, {.window = c.get("window", 0)})};
+        AttentionOptions o{.window = c.get("window", 0), .softcap = double(c.get("softcap", 0))};
+        Tensor sinks = c.get("sinks", 0) ? c.constant({H}) : Tensor{};
+        return {attention_paged(q, k, v, table, starts, lengths, o, sinks)};
     },
     .cases = {"N=1 S=1 Q=1 D=4", "N=3 S=130 Q=2 H=6 G=2 D=20 Dv=16", "N=2 S=300 Q=70 H=2 D=64 window=100",
-              "bench N=1 S=512 Q=1 H=9 G=3 D=64", "bench N=1 S=4096 Q=1 H=12 D=64",
+              "N=2 S=600 Q=3 H=8 G=2 D=64 sinks=1", "N=1 S=200 Q=5 D=192 Dv=128 softcap=3",
+              "N=2 S=2200 Q=1 H=4 G=1 D=16 sinks=1", "N=2 S=520 Q=70 H=2 G=1 D=16 sinks=1",
+              "N=1 S=70 Q=2 D=256 H=2", "bench N=1 S=512 Q=1 H=9 G=3 D=64", "bench N=1 S=4096 Q=1 H=12 D=64",
               "bench N=8 S=1024 Q=1 H=16 G=8 D=128", "bench N=1 S=1024 Q=512 H=9 G=3 D=64"},
     .gradients = false,
 }};

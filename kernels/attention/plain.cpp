@@ -27,6 +27,7 @@ void head(const Sequence<double>& s, Heads<double> y, Heads<double> lse) {
     for (int64_t r = 0; r < s.rows(); r++) {
         Row row(s, r);
         double m = *std::max_element(row.z.begin(), row.z.end()), sum = 0;
+        if (s.sinks) m = std::max(m, s.sinks[s.head(r)]), sum = std::exp(s.sinks[s.head(r)] - m);
         for (double& z : row.z) sum += z = std::exp(z - m);
         double* to = y.at(s.row_in_q(r), s.head(r));
         std::fill(to, to + s.Dv, 0);

@@ -6,8 +6,9 @@
 
 namespace nvl {
 
-/// q (T, H, D), k, v (T, G, D) -> (T, H, D). With a cache, k and v are appended to that of `layer` first.
+/// q (T, H, D), k (T, G, D), v (T, G, Dv) -> (T, H, Dv); sinks (H) or none. With a cache, k and v are
+/// appended to that of `layer` first.
 Tensor attend(Tensor q, Tensor k, Tensor v, const Batch& batch, int64_t layer,
-              const AttentionOptions& options);
+              const AttentionOptions& options, Tensor sinks = {});
 
 } // namespace nvl

@@ -19,6 +19,7 @@ struct Sizes {
     std::vector<int> lengths; // of the sequences
     int64_t H, G, D, Dv;
     AttentionOptions o{};
+    bool sunk = false;
     int64_t tokens() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t(0)); }
 };
 
@@ -35,7 +36,7 @@ void fill(const Tensor& x, const std::vector<int>& values) {
 template <class X> struct Trained {
     Sizes s;
     Store store;
-    Tensor q, k, v, starts;
+    Tensor q, k, v, starts, sinks;
     std::vector<int> start{0};
     std::vector<X> y;
     std::vector<sum_t<X>> lse;
@@ -46,10 +47,11 @@ template <class X> struct Trained {
         q = store.tensor("q", {T, s.H, s.D}, dtype_of<X>), k = store.tensor("k", {T, s.G, s.D}, dtype_of<X>);
         v = store.tensor("v", {T, s.G, s.Dv}, dtype_of<X>);
         starts = store.tensor("starts", {int64_t(start.size())}, Dtype::i32);
+        if (s.sunk) fill<X>(sinks = store.tensor("sinks", {s.H}, dtype_of<X>), 4, 2);
         fill<X>(q, 1, 2), fill<X>(k, 2), fill<X>(v, 3), fill(starts, start);
         Tape tape(Tape::eager);
         Recording recording(tape);
-        Tensor out = attention(q, k, v, starts, s.o);
+        Tensor out = attention(q, k, v, starts, s.o, sinks);
         y.assign(host<X>(out), host<X>(out) + out.shape().numel());
     }
     /// Row by the formula in f64.
@@ -57,7 +59,7 @@ template <class X> struct Trained {
         const X *Q = host<X>(q), *K = host<X>(k), *V = host<X>(v);
         int64_t g = h / (s.H / s.G), base = start[size_t(n)], length = s.lengths[size_t(n)];
         std::vector<double> out(size_t(s.Dv)), z(size_t(length), -INFINITY);
-        double total = 0;
+        double total = sinks ? std::exp(double(host<X>(sinks)[h])) : 0;
         for (int64_t j = 0; j < length; j++) {
             bool sees = (!s.o.causal || j <= i) && (!s.o.window || std::abs(i - j) < s.o.window);
             if (!sees) continue;
@@ -103,7 +105,7 @@ template <class X> std::vector<X> serve(const Trained<X>& t, int chunk) {
     Tensor starts = tape.input("starts", {N + 3}, Dtype::i32),
            lengths = tape.input("lengths", {count}, Dtype::i32);
     Tensor kc = kv_append(k_cache, k, slots), vc = kv_append(v_cache, v, slots);
-    Tensor y = tape.keep(attention_paged(q, kc, vc, table, starts, lengths, s.o));
+    Tensor y = tape.keep(attention_paged(q, kc, vc, table, starts, lengths, s.o, t.sinks));
     Program program(tape);
     program.run({.counts = {0, 0}});
 
@@ -176,6 +178,9 @@ TEST(Attention, ServedEqualsTrainedWithWindow) {
 }
 TEST(Attention, ServedEqualsTrainedWithSoftcap) {
     expect_same_bits_in_all_types({{80, 33}, 2, 2, 16, 16, {.scale = 0.3, .softcap = 4}});
+}
+TEST(Attention, ServedEqualsTrainedWithSinks) {
+    expect_same_bits_in_all_types({{80, 130}, 4, 2, 16, 24, {.window = 40}, true});
 }
 TEST(Attention, ServedEqualsTrainedAcrossSegments) {
     Sizes s{{2100}, 1, 1, 16, 16};
