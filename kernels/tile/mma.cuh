@@ -68,7 +68,8 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint3
 /// rows, have no bank conflicts, without padding.
 template <int ROWS, int COLS> struct SharedTile {
     static constexpr int CHUNKS = COLS / 8, BYTES = ROWS * COLS * 2;
-    static_assert(COLS % 8 == 0 && (CHUNKS & (CHUNKS - 1)) == 0, "rows are a power of two of 16-byte chunks");
+    static_assert(COLS % 8 == 0 && ((CHUNKS & (CHUNKS - 1)) == 0 || CHUNKS % 8 == 0),
+                  "rows are a power of two, or a multiple of 8, of 16-byte chunks");
     uint32_t base; // shared_address of the first byte
 
     __device__ __forceinline__ static int place(int row, int chunk) { // in chunks from the base
