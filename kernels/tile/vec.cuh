@@ -15,13 +15,16 @@ template <int N> struct Floats {
 /// takes VEC<float> for all: two accesses of 16 bytes per lane would waste half of each sector.
 template <class X> constexpr int VEC = 16 / sizeof(X);
 
-template <int N, class X> __device__ __forceinline__ Floats<N> load(const X* p) {
-    static_assert(sizeof(X) * N <= 16);
-    Vec<X, N> v = *reinterpret_cast<const Vec<X, N>*>(p);
+template <class X, int N> __device__ __forceinline__ Floats<N> floats(const Vec<X, N>& v) {
     Floats<N> f;
 #pragma unroll
     for (int i = 0; i < N; i++) f[i] = to_float(v.x[i]);
     return f;
+}
+
+template <int N, class X> __device__ __forceinline__ Floats<N> load(const X* p) {
+    static_assert(sizeof(X) * N <= 16);
+    return floats(*reinterpret_cast<const Vec<X, N>*>(p));
 }
 template <int N, class X> __device__ __forceinline__ void store(X* p, const Floats<N>& f) {
     static_assert(sizeof(X) * N <= 16);
@@ -29,6 +32,15 @@ template <int N, class X> __device__ __forceinline__ void store(X* p, const Floa
 #pragma unroll
     for (int i = 0; i < N; i++) v.x[i] = from_float<X>(f[i]);
     *reinterpret_cast<Vec<X, N>*>(p) = v;
+}
+/// Elements [c, c + N) of a row of C; those beyond are 0. All at once if `vector`, one by one if not.
+template <int N, class X>
+__device__ __forceinline__ Vec<X, N> load_part(const X* row, int c, int C, bool vector) {
+    if (vector && c < C) return *reinterpret_cast<const Vec<X, N>*>(row + c);
+    Vec<X, N> v;
+#pragma unroll
+    for (int i = 0; i < N; i++) v.x[i] = !vector && c + i < C ? row[c + i] : from_float<X>(0.f);
+    return v;
 }
 /// What an Acc does: the first contribution writes, later ones add.
 template <int N, class X> __device__ __forceinline__ void put(X* p, Floats<N> f, bool add) {
@@ -38,6 +50,17 @@ template <int N, class X> __device__ __forceinline__ void put(X* p, Floats<N> f,
         for (int i = 0; i < N; i++) f[i] += before[i];
     }
     store<N>(p, f);
+}
+
+template <int N, class X>
+__device__ __forceinline__ void put_part(X* row, int c, int C, const Floats<N>& f, bool vector, bool add) {
+    if (vector) {
+        if (c < C) put<N>(row + c, f, add);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        if (c + i < C) put<1>(row + c + i, Floats<1>{f[i]}, add);
 }
 
 /// Rounded to X and back: what a later kernel will read of a value that this one stores.
