@@ -1,6 +1,7 @@
 // What happens to a finished sum of a GEMM: C = (add ? keep C : 0) + residual + act(sum + bias).
 #pragma once
 #include "kernels/linear/gemm.h"
+#include "kernels/pointwise/functions.cuh"
 #include "kernels/tile/vec.cuh"
 
 namespace nvl {
@@ -62,11 +63,6 @@ __device__ __forceinline__ void write4(void* p, int64_t at, bool is_bf16, bool v
         }
 }
 
-__device__ __forceinline__ float gelu_tanh(float x) {
-    float u = x * __fmaf_rn(x * x, 0.044715f * 1.5957691216f, 1.5957691216f);
-    return x / (1 + __expf(-u));
-}
-
 /// Stores the sums of (row, col .. col + 3); what lies outside of C is left out.
 __device__ __forceinline__ void finish(const CudaEpilogue& e, int row, int col, Floats<4> x) {
     int n = e.N - col;
@@ -79,7 +75,7 @@ __device__ __forceinline__ void finish(const CudaEpilogue& e, int row, int col, 
     }
     if (e.gelu) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) x[i] = gelu_tanh(x[i]);
+        for (int i = 0; i < 4; i++) x[i] = cuda_functions::GeluTanh::value(x[i]);
     }
     if (e.residual) {
         Floats<4> residual = read4(e.residual, row * e.ldr + col, e.bf16_out, e.vector, n);

@@ -10,9 +10,6 @@
 
 namespace nvl {
 
-// Columns of the vocabulary whose gradients exist at a time: they stay in the cache for both their products.
-constexpr int64_t BLOCK_V = 4096;
-
 // What the three kernels share. Views that a kernel has not got are empty.
 struct Head {
     View x, w, labels;
@@ -20,7 +17,7 @@ struct Head {
     View logits;              // (chunk, V) f32
     View loss, token, lse;    // written by the forward part
     View dloss, dtoken, dlse; // read by the backward part
-    View block, sums;         // (chunk, BLOCK_V) as x, (chunk, C) f32: dlogits, and dx while blocks are added
+    View block, sums; // (chunk, LOSS_BLOCK_V) as x, (chunk, C) f32: dlogits, and dx while blocks are added
     Acc dx{};
     AccSum dw{};
     int64_t vocabulary() const { return w.dim(0); }
@@ -70,7 +67,7 @@ template <class X> static void backward_rows(const Head& h, int64_t from, int64_
     int64_t V = h.vocabulary(), C = h.x.cols(), rows = to - from;
     Matrix x = matrix(h.x).part(from, to), w = matrix(h.w), sums = dense(h.sums, rows, C);
     for (int64_t v0 = 0, v1; v0 < V; v0 = v1) {
-        v1 = std::min(V, v0 + BLOCK_V);
+        v1 = std::min(V, v0 + LOSS_BLOCK_V);
         Matrix d = dense(h.block, rows, v1 - v0);
         each_row(from, to, v1 - v0, [&](int64_t i) {
             X* at = static_cast<X*>(d.data) + (i - from) * (v1 - v0);
@@ -162,19 +159,17 @@ static double flops(const View& x, const View& w, const View& dx, const View& dw
     return 2 * double(x.rows()) * double(w.numel()) * (1 + (dx ? 1 : 0) + (dw ? 1 : 0));
 }
 
-static constinit Kernel<void(Out, Out, Out, Out, In, In, In, double, double)> head_forward{
+constinit Kernel<void(Out, Out, Out, Out, In, In, In, double, double)> linear_cross_entropy_forward{
     "linear_cross_entropy", forward,
     [](Out, Out, Out, Out, In x, In w, In, double, double) { return flops(x, w, {}, {}); }};
-static constinit Kernel<void(Acc, AccSum, Out, Out, Out, In, In, In, In, In, In, In, double, double)>
-    head_backward{"linear_cross_entropy_backward", backward,
-                  [](Acc dx, AccSum dw, Out, Out, Out, In, In, In, In x, In w, In, In, double, double) {
-                      return flops(x, w, dx, dw);
-                  }};
-static constinit Kernel<void(Out, Out, Out, Acc, AccSum, Out, Out, Out, In, In, In, In, double, double)>
-    head_fused{"linear_cross_entropy_fused", fused,
-               [](Out, Out, Out, Acc dx, AccSum dw, Out, Out, Out, In, In x, In w, In, double, double) {
-                   return flops(x, w, dx, dw);
-               }};
+constinit Kernel<void(Acc, AccSum, Out, Out, Out, In, In, In, In, In, In, In, double, double)>
+    linear_cross_entropy_backward{"linear_cross_entropy_backward", backward,
+                                  [](Acc dx, AccSum dw, Out, Out, Out, In, In, In, In x, In w, In, In, double,
+                                     double) { return flops(x, w, dx, dw); }};
+constinit Kernel<void(Out, Out, Out, Acc, AccSum, Out, Out, Out, In, In, In, In, double, double)>
+    linear_cross_entropy_fused{"linear_cross_entropy_fused", fused,
+                               [](Out, Out, Out, Acc dx, AccSum dw, Out, Out, Out, In, In x, In w, In, double,
+                                  double) { return flops(x, w, dx, dw); }};
 
 static void expect_head(const Tensor& x, const Tensor& w, const Tensor& labels) {
     check(x.shape().rank == 2 && w.shape().rank == 2 && x.dim(1) == w.dim(1) && x.dtype() == w.dtype(),
@@ -204,7 +199,7 @@ CrossEntropy linear_cross_entropy(Tensor x, Tensor w, Tensor labels, const LossO
     Dtype sum = sum_dtype(x.dtype());
     int64_t chunk = chunk_rows(x.dim(0), w.dim(0), o.chunk_rows), V = w.dim(0), C = x.dim(1);
     auto logits = [=, &t] { return t.tensor("logits", {chunk, V}, sum); };
-    auto block = [=, &t] { return t.tensor("dlogits", {chunk, std::min(V, BLOCK_V)}, x.dtype()); };
+    auto block = [=, &t] { return t.tensor("dlogits", {chunk, std::min(V, LOSS_BLOCK_V)}, x.dtype()); };
     auto sums = [=, &t] { return t.tensor("dx_sums", {chunk, C}, sum); };
     Shape per_token{x.dim(0), 1};
     CrossEntropy r{t.tensor("loss", {1}, sum, summed(type)), t.tensor("token_loss", per_token, sum, type),
@@ -212,15 +207,15 @@ CrossEntropy linear_cross_entropy(Tensor x, Tensor w, Tensor labels, const LossO
     if (o.fuse_backward && t.wants_gradients() && (x.buffer->needs_grad || w.buffer->needs_grad)) {
         r.loss.buffer->needs_grad = true;
         t.on_backward({r.loss}, [=, &t] {
-            t.run(head_fused, r.loss, r.token, r.lse, t.into(x), t.into(w), logits(), block(), sums(),
-                  t.grad(r.loss), x, w, labels, o.softcap, o.z_loss);
+            t.run(linear_cross_entropy_fused, r.loss, r.token, r.lse, t.into(x), t.into(w), logits(), block(),
+                  sums(), t.grad(r.loss), x, w, labels, o.softcap, o.z_loss);
         });
         return r;
     }
-    t.run(head_forward, r.loss, r.token, r.lse, logits(), x, w, labels, o.softcap, o.z_loss);
+    t.run(linear_cross_entropy_forward, r.loss, r.token, r.lse, logits(), x, w, labels, o.softcap, o.z_loss);
     t.on_backward({r.loss, r.token, r.lse}, [=, &t] {
-        t.run(head_backward, t.into(x), t.into(w), logits(), block(), sums(), t.grad(r.loss), t.grad(r.token),
-              t.grad(r.lse), x, w, labels, r.lse, o.softcap, o.z_loss);
+        t.run(linear_cross_entropy_backward, t.into(x), t.into(w), logits(), block(), sums(), t.grad(r.loss),
+              t.grad(r.token), t.grad(r.lse), x, w, labels, r.lse, o.softcap, o.z_loss);
     });
     return r;
 }

@@ -31,6 +31,22 @@ struct LossOptions {
     int64_t chunk_rows = 0; // 0: as above
 };
 
+/// Columns of the vocabulary whose gradients exist at a time: on a CPU they stay in the cache for both
+/// products.
+constexpr int64_t LOSS_BLOCK_V = 4096;
+
+/// logits (chunk, V) f32, block (chunk, LOSS_BLOCK_V) as x, sums (chunk, C) f32: scratch that the plan
+/// places.
+extern Kernel<void(Out loss, Out token, Out lse, Out logits, In x, In w, In labels, double softcap,
+                   double z_loss)>
+    linear_cross_entropy_forward;
+extern Kernel<void(Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss, In dtoken, In dlse, In x,
+                   In w, In labels, In lse, double softcap, double z_loss)>
+    linear_cross_entropy_backward;
+extern Kernel<void(Out loss, Out token, Out lse, Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss,
+                   In x, In w, In labels, double softcap, double z_loss)>
+    linear_cross_entropy_fused;
+
 CrossEntropy linear_cross_entropy(Tensor x, Tensor w, Tensor labels, const LossOptions& options = {});
 
 } // namespace nvl

@@ -139,12 +139,12 @@ static void apply_master_cpu(InOut master, Out w, In u, In step, In clip, MuonAd
     apply(master, w, u, step, clip, adjust);
 }
 
-static constinit Kernel<void(InOut, Out, Out, Out, Out, MuonOptions)> newton_schulz_kernel{
+constinit Kernel<void(InOut, Out, Out, Out, Out, MuonOptions)> newton_schulz_kernel{
     "newton_schulz", newton_schulz_cpu, newton_schulz_flops};
-static constinit Kernel<void(InOut, Out, In, In, In, bool)> muon_momentum{"muon_momentum", momentum_cpu};
-static constinit Kernel<void(InOut, In, In, In, MuonAdjust)> muon_apply{"muon_apply", apply_cpu};
-static constinit Kernel<void(InOut, Out, In, In, In, MuonAdjust)> muon_apply_master{"muon_apply_master",
-                                                                                    apply_master_cpu};
+constinit Kernel<void(InOut, Out, In, In, In, bool)> muon_momentum{"muon_momentum", momentum_cpu};
+constinit Kernel<void(InOut, In, In, In, MuonAdjust)> muon_apply{"muon_apply", apply_cpu};
+constinit Kernel<void(InOut, Out, In, In, In, MuonAdjust)> muon_apply_master{"muon_apply_master",
+                                                                             apply_master_cpu};
 
 MuonAdjust muon_adjust_from(const std::string& name) {
     if (name == "original") return MuonAdjust::original;

@@ -33,6 +33,12 @@ struct MuonState {
 };
 MuonState muon_state(Store& store, const Tensor& w);
 
+/// low, poly and gram (s, s) are held in the type of the products, square (s, s) as x.
+extern Kernel<void(InOut x, Out low, Out gram, Out square, Out poly, MuonOptions)> newton_schulz_kernel;
+extern Kernel<void(InOut m, Out u, In g, In step, In clip, bool nesterov)> muon_momentum;
+extern Kernel<void(InOut w, In u, In step, In clip, MuonAdjust)> muon_apply;
+extern Kernel<void(InOut master, Out w, In u, In step, In clip, MuonAdjust)> muon_apply_master;
+
 /// Updates the matrix w by its gradient, scaled by `clip` (global_norm). OptimStep's beta1 is the momentum.
 void muon(Tensor w, const MuonState& state, Tensor gradient, Tensor step, Tensor clip,
           const MuonOptions& options = {});
