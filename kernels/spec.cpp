@@ -58,14 +58,18 @@ Tensor Case::make(Shape shape, double scale, double mean, const char* name, bool
         x.buffer->grad_dtype = options_.dtype;
         x.buffer->gradient = store_.tensor(std::string("d ") + name, wide, options_.dtype).buffer;
     }
+    Tensor base = x;
     if (strided) x = slice(x, -1, 3, 3 + whole[-1].size);
     Random random(number, "case");
     int64_t cols = whole.rank ? whole[-1].size : 1, rows = whole.numel() / std::max<int64_t>(1, cols);
-    View v = view_of(x, x.buffer->data);
-    dispatch(options_.dtype, [&]<class X> {
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t c = 0; c < cols; c++)
-                v.row<X>(i)[c] = X(float(bf16(float(mean + scale * random.normal(uint64_t(i * cols + c))))));
+    host_write(base, [&](std::byte* data) {
+        View v = view_of(x, data);
+        dispatch(options_.dtype, [&]<class X> {
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t c = 0; c < cols; c++)
+                    v.row<X>(i)[c] =
+                        X(float(bf16(float(mean + scale * random.normal(uint64_t(i * cols + c))))));
+        });
     });
     for (int i = 0; i < shape.rank; i++) x.layout.shape[i] = shape[i];
     return x;
@@ -89,7 +93,9 @@ Tensor Case::integers(Shape shape, const std::function<int32_t(int64_t)>& value)
     Shape whole = shape;
     for (int i = 0; i < shape.rank; i++) whole[i] = shape[i].size;
     Tensor x = store_.tensor("integers", whole, Dtype::i32);
-    for (int64_t i = 0; i < whole.numel(); i++) host<int32_t>(x)[i] = value(i);
+    host_write(x, [&](std::byte* data) {
+        for (int64_t i = 0; i < whole.numel(); i++) reinterpret_cast<int32_t*>(data)[i] = value(i);
+    });
     for (int i = 0; i < shape.rank; i++) x.layout.shape[i] = shape[i];
     return x;
 }

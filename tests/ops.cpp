@@ -1,10 +1,14 @@
 // Drives the spec of every op: finite differences, precision, repeatability, threads, strides, capacities,
-// frozen inputs, fused against unfused. `op_tests --gtest_filter=Ops/*rmsnorm*` runs one op.
+// frozen inputs, fused against unfused. `op_tests --gtest_filter=*rmsnorm*` runs one op.
+//
+// `--device cuda` drives the CUDA kernels of every op instead: against f64 on the CPU, twice, as a graph,
+// poisoned and not, and through the same variations. bin/vgpu/op_tests does it on the virtual GPU.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
 
+#include "engine/base/cli.h"
 #include "engine/base/parallel.h"
 #include "engine/base/rng.h"
 #include "engine/plan/program.h"
@@ -47,8 +51,9 @@ double distance(const Values& a, const Values& b) { // relative to the norm of b
 // One case of an op, recorded with random cotangents on its outputs, so that every gradient means something.
 class Bench {
 public:
-    Bench(const Op& op, const std::string& text, Case::Options options, bool reference = false)
-        : c(store_, text, options), recording_(tape_) {
+    Bench(const Op& op, const std::string& text, Case::Options options, Device device = Device::cpu,
+          bool reference = false)
+        : store_(device), c(store_, text, options), recording_(tape_) {
         outputs = (reference ? op.reference : op.build)(c);
         if (!op.gradients) tape_.no_grad();
         for (size_t k = 0; k < outputs.size(); k++) {
@@ -60,20 +65,21 @@ public:
             cotangents_.push_back({k, dy});
         }
         if (op.gradients) tape_.backward(gradients_of());
-        program = std::make_unique<Program>(tape_);
-        for (auto& [k, dy] : cotangents_) fill(program->view(dy), k);
+        program = std::make_unique<Program>(tape_, 1, device);
+        for (auto& [k, dy] : cotangents_) fill(program->host_view(dy), k);
     }
     void run(bool first = true) {
         Run r{.first = first, .counts = c.counts, .poison = true, .measured = &measured};
         program->run(r);
     }
+    void run_unwatched() { program->run({.counts = c.counts}); }
     Values output(size_t k) {
-        View v = program->view(outputs[k]);
+        View v = program->host_view(outputs[k]);
         return values(v, true_rows(outputs[k], v));
     }
     Values gradient(size_t k) {
         Tensor g = gradient_of(c.differentiable[k]);
-        View v = program->view(g);
+        View v = program->host_view(g);
         return values(v, true_rows(c.differentiable[k], v));
     }
     bool has_gradient(size_t k) { return c.differentiable[k].buffer->needs_grad; }
@@ -81,12 +87,16 @@ public:
     double scalar() {
         double s = 0;
         for (auto& [k, dy] : cotangents_) {
-            View v = program->view(dy);
+            View v = program->host_view(dy);
             Values y = output(k), d = values(v, true_rows(dy, v));
             for (size_t i = 0; i < y.size(); i++) s += y[i] * d[i];
         }
         return s;
     }
+
+private:
+    Store store_; // in front of the case, which takes from it
+public:
     Case c;
     std::vector<Tensor> outputs;
     std::unique_ptr<Program> program;
@@ -114,7 +124,6 @@ private:
                     v.row<X>(i)[k] = X(float(bf16(float(random.normal(uint64_t(i * v.cols() + k))))));
         });
     }
-    Store store_;
     Tape tape_;
     Recording recording_;
     std::vector<std::pair<size_t, Tensor>> cotangents_;
@@ -166,8 +175,8 @@ void compare(Bench& a, Bench& exact, double tolerance, const char* what) {
 }
 
 // A second micro-batch adds: the same one twice gives exactly twice the gradient.
-void check_accumulation(const Op& op, const std::string& text, Dtype dtype) {
-    Bench once(op, text, {.dtype = dtype}), twice(op, text, {.dtype = dtype});
+void check_accumulation(const Op& op, const std::string& text, Dtype dtype, Device device) {
+    Bench once(op, text, {.dtype = dtype}, device), twice(op, text, {.dtype = dtype}, device);
     once.run(), twice.run(), twice.run(false);
     for (size_t k = 0; k < once.c.differentiable.size(); k++) {
         Values a = once.gradient(k), b = twice.gradient(k);
@@ -179,14 +188,8 @@ void check_accumulation(const Op& op, const std::string& text, Dtype dtype) {
     }
 }
 
-void check_dtype(const Op& op, const std::string& text, Dtype dtype, Bench& exact) {
-    Bench plain(op, text, {.dtype = dtype});
-    plain.run();
-    Cost planned = plain.program->cost(), ran = plain.measured;
-    EXPECT_EQ(plain.program->held_bytes(), plain.program->planned_bytes());
-    EXPECT_EQ(planned, ran) << "bytes and FLOPs that ran differ from the plan";
-    compare(plain, exact, dtype == Dtype::f32 ? op.f32_tolerance : op.bf16_tolerance, name_of(dtype));
-
+// Equal bits for any number of threads.
+void check_threads(const Op& op, const std::string& text, Dtype dtype, Bench& plain) {
     int before = threads();
     for (int n : {1, 3}) {
         set_threads(n);
@@ -195,22 +198,50 @@ void check_dtype(const Op& op, const std::string& text, Dtype dtype, Bench& exac
         expect_same_bits(plain, again, n == 1 ? "one thread" : "three threads");
     }
     set_threads(before);
-    Bench strided(op, text, {.dtype = dtype, .strided = true});
+}
+
+// Equal bits in memory that nobody has written before, and from the graph that the second run captures.
+void check_launches(const Op& op, const std::string& text, Dtype dtype, Device device, Bench& plain) {
+    Bench again(op, text, {.dtype = dtype}, device);
+    for (const char* what : {"fresh memory", "replayed graph"}) {
+        again.run_unwatched();
+        expect_same_bits(plain, again, what);
+    }
+    bool can_capture = true;
+    for (const Step& s : again.program->steps()) can_capture &= !s.traits.on_host;
+    EXPECT_EQ(again.program->replayed, can_capture);
+}
+
+void check_dtype(const Op& op, const std::string& text, Dtype dtype, Device device, Bench& exact) {
+    Bench plain(op, text, {.dtype = dtype}, device);
+    plain.run();
+    Cost planned = plain.program->cost(), ran = plain.measured;
+    EXPECT_EQ(plain.program->held_bytes(), plain.program->planned_bytes());
+    EXPECT_EQ(planned, ran) << "bytes and FLOPs that ran differ from the plan";
+    compare(plain, exact, dtype == Dtype::f32 ? op.f32_tolerance : op.bf16_tolerance, name_of(dtype));
+
+    if (device == Device::cpu)
+        check_threads(op, text, dtype, plain);
+    else
+        check_launches(op, text, dtype, device, plain);
+    Bench strided(op, text, {.dtype = dtype, .strided = true}, device);
     strided.run();
     expect_same_bits(plain, strided, "strided inputs");
     if (!plain.c.counts.empty()) {
-        Bench roomy(op, text, {.dtype = dtype, .extra_rows = 5});
+        Bench roomy(op, text, {.dtype = dtype, .extra_rows = 5}, device);
         roomy.run();
         expect_same_bits(plain, roomy, "larger capacity");
     }
     if (!op.gradients) return;
-    check_accumulation(op, text, dtype);
+    check_accumulation(op, text, dtype, device);
     for (int k = 0; k < int(plain.c.differentiable.size()); k++) {
-        Bench frozen(op, text, {.dtype = dtype, .frozen = k});
+        Bench frozen(op, text, {.dtype = dtype, .frozen = k}, device);
         frozen.run();
         expect_same_bits(plain, frozen, "frozen input", k);
     }
 }
+
+Device chosen_device = Device::cpu;
 
 class OpCase : public testing::TestWithParam<std::pair<const Op*, std::string>> {};
 
@@ -218,9 +249,10 @@ TEST_P(OpCase, HoldsItsPromises) {
     auto [op, text] = GetParam();
     Bench exact(*op, text, {.dtype = Dtype::f64});
     exact.run();
-    for (Dtype dtype : {Dtype::f32, Dtype::bf16}) check_dtype(*op, text, dtype, exact);
+    for (Dtype dtype : {Dtype::f32, Dtype::bf16}) check_dtype(*op, text, dtype, chosen_device, exact);
+    if (chosen_device != Device::cpu) return;
     if (op->reference) {
-        Bench composed(*op, text, {.dtype = Dtype::f64}, true);
+        Bench composed(*op, text, {.dtype = Dtype::f64}, Device::cpu, true);
         composed.run();
         compare(exact, composed, 1e-10, "fused against unfused");
     }
@@ -245,6 +277,17 @@ INSTANTIATE_TEST_SUITE_P(Ops, OpCase, testing::ValuesIn(test_cases()), [](const 
 });
 
 int main(int argc, char** argv) {
-    testing::InitGoogleTest(&argc, argv);
-    return RUN_ALL_TESTS();
+    // The device of the programs that have one, unless the command line says otherwise.
+    std::string device = is_linked(Device::cuda) ? "cuda" : "cpu";
+    for (int i = 1; i + 1 < argc; i++)
+        if (std::string(argv[i]) == "--device") {
+            device = argv[i + 1];
+            std::copy(argv + i + 2, argv + argc + 1, argv + i), argc -= 2;
+            break;
+        }
+    return run_main("op_tests", [&] {
+        chosen_device = device_from(device);
+        testing::InitGoogleTest(&argc, argv);
+        return RUN_ALL_TESTS();
+    });
 }

@@ -10,6 +10,7 @@
 #include "engine/base/check.h"
 #include "engine/base/parallel.h"
 #include "engine/base/text.h"
+#include "engine/device/device.h"
 
 namespace nvl {
 
@@ -120,10 +121,7 @@ bool Args::parse(int argc, char** argv, int first) {
     }
     if (threads_ && *threads_) set_threads(int(*threads_));
     if (device_) {
-        check(*device_ == "cpu" || *device_ == "cuda", "%s: --device expects cpu or cuda, found \"%s\"",
-              command_.c_str(), device_->c_str());
-        check(*device_ == "cpu", "%s: --device cuda: this build has no CUDA kernels yet; use --device cpu",
-              command_.c_str());
+        device_from(*device_);
         check(*dtype_ == "f32" || *dtype_ == "bf16", "%s: --dtype expects f32 or bf16, found \"%s\"",
               command_.c_str(), dtype_->c_str());
     }

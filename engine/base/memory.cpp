@@ -5,6 +5,7 @@
 #include <array>
 
 #include "engine/base/check.h"
+#include "engine/base/text.h"
 
 namespace nvl {
 
@@ -28,8 +29,26 @@ Memory::Memory(size_t bytes) : bytes_(bytes) {
     madvise(reinterpret_cast<void*>(aligned), length, MADV_HUGEPAGE);
     data_ = reinterpret_cast<std::byte*>(aligned), length_ = length;
 }
+Memory::Memory(size_t bytes, Device device, const char* what) {
+    if (device == Device::cpu) {
+        *this = Memory(bytes);
+        return;
+    }
+    DeviceBackend& backend = backend_of(device);
+    data_ = backend.allocate(bytes), bytes_ = bytes, device_ = device;
+    if (data_) return;
+    size_t free = backend.free_bytes();
+    std::string wanted = human(double(bytes), "B"), have = human(double(free), "B");
+    fail("%s: %s takes %s, %s are free: %s are missing; use smaller batches, bf16 or recompute",
+         name_of(device), what, wanted.c_str(), have.c_str(),
+         human(bytes > free ? double(bytes - free) : 0, "B").c_str());
+}
 Memory::~Memory() {
-    if (data_) munmap(data_, length_);
+    if (!data_) return;
+    if (device_ == Device::cpu)
+        munmap(data_, length_);
+    else
+        backend_of(device_).release(data_);
 }
 
 std::byte* scratch(size_t bytes, int slot) {

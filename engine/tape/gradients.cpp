@@ -8,7 +8,7 @@
 
 namespace nvl {
 
-void zero_cpu(Acc d) {
+static void zero_cpu(Acc d) {
     if (d.add) return; // a later micro-batch: the gradient is already there
     int64_t bytes = d.cols() * size_of(d.dtype);
     parallel_for(d.rows(), std::max<int64_t>(1, 65536 / std::max<int64_t>(1, bytes)),
@@ -44,7 +44,10 @@ static void accumulate_cpu(Acc d, In s) {
     });
 }
 
-constinit Kernel<void(Acc d)> zero{"zero", zero_cpu};
+// Nothing to do in a later micro-batch.
+static double zero_bytes(Acc d) { return d.add ? 0.0 : double(d.bytes()); }
+
+constinit Kernel<void(Acc d)> zero{"zero", zero_cpu, nullptr, {}, zero_bytes};
 constinit Kernel<void(Acc d, In s)> accumulate{"accumulate", accumulate_cpu, nullptr, {.any_dtype = true}};
 
 static void fill_cpu(Acc d, double v) {
@@ -53,7 +56,7 @@ static void fill_cpu(Acc d, double v) {
             for (int64_t c = 0; c < d.cols(); c++) d.put(d.row<X>(i)[c], sum_t<X>(v));
     });
 }
-static constinit Kernel<void(Acc, double)> fill{"fill", fill_cpu, nullptr, {.any_dtype = true}};
+constinit Kernel<void(Acc, double)> fill_with{"fill", fill_cpu, nullptr, {.any_dtype = true}};
 
 // The gradient of a Replicated value is Partial and the other way round.
 static Type dual(Type t) {
@@ -84,18 +87,10 @@ void Tape::require_zero(Gradient& g) {
     g.zero_first = true;
     Step s{zero.name, module_path(), Phase::backward, segment_, {}, {}, {}};
     s.args.push_back({Use::acc, g.base, g.base.buffer->tape ? Add::no : Add::after_first});
-    s.call = [](const View* v, Count count) {
-        if (count == Count::bytes)
-            return v[0].add ? 0.0 : double(v[0].bytes()); // nothing to do in a later micro-batch
-        if (count == Count::flops) return 0.0;
-        Acc d;
-        static_cast<View&>(d) = v[0];
-        zero_cpu(d);
-        return 0.0;
-    };
+    s.call = caller(zero, std::tuple<std::monostate>{});
     if (eager_) {
         View v = view_of(g.base, g.base.buffer->data);
-        s.call(&v, Count::run);
+        s.call(&v, Call::cpu);
     }
     size_t at = g.first_step;
     if (at < steps.size()) s.path = steps[at].path, s.segment = steps[at].segment;
@@ -141,7 +136,7 @@ void Tape::seed(const Tensor& y, const Tensor& dy) {
     if (dy)
         run(accumulate, into(y), dy);
     else
-        run(fill, into(y), 1.0);
+        run(fill_with, into(y), 1.0);
     phase_ = before;
 }
 

@@ -6,13 +6,12 @@
 
 namespace nvl {
 
-enum class Device { cpu, cuda };
-
 struct Traits {
     bool any_stride = false;   // accepts views whose last dimension is not dense
     bool any_dtype = false;    // its gradients may have any type; else the tape converts through a temporary
     bool communicates = false; // talks to other ranks
     bool effect = false;       // must run even if nobody reads what it writes (send, print)
+    bool on_host = false;      // runs on the CPU in programs of every device (what fills a test's tensors)
 };
 
 template <class Signature> struct Kernel;

@@ -99,6 +99,8 @@ void Tape::check_arguments(const Step& s) const {
         }
         Buffer* b = a.tensor.buffer;
         const char* name = b->name.c_str();
+        check(!eager_ || b->tape || b->device == Device::cpu,
+              "%s: %s lives on %s; eager tapes run on the cpu", s.kernel, name, name_of(b->device));
         check(!b->tape || b->tape == this, "%s: %s belongs to another tape", s.kernel, name);
         check(a.tensor.layout.dense_rows() || s.traits.any_stride,
               "%s: %s %s is not dense in its last dimension; call contiguous() first", s.kernel, name,
@@ -139,7 +141,7 @@ void Tape::record(Step s) {
             v.push_back(a.tensor ? view_of(a.tensor, a.tensor.buffer->data) : View{});
             v.back().add = a.add == Add::yes;
         }
-        s.call(v.data(), Count::run);
+        s.call(v.data(), Call::cpu);
     }
     steps.push_back(std::move(s));
     for (auto& [x, t] : repeated) run(accumulate, into(x), t);

@@ -22,7 +22,8 @@ enum class Add : uint8_t {
     after_first
 }; // after_first: write in the first micro-batch, add in the others
 enum class Phase : uint8_t { forward, recompute, backward, update };
-enum class Count : uint8_t { run, flops, bytes }; // run the kernel, or only count what it would do
+/// Run the kernel on a device, or only count what it would do (workspace: bytes of scratch on a GPU).
+enum class Call : uint8_t { cpu, cuda, flops, bytes, workspace };
 
 struct Into {
     Tensor x;
@@ -42,7 +43,7 @@ struct Step {
     int segment = 0; // segments of a program run separately: forward | backward | weight gradients
     Traits traits;
     std::vector<Argument> args; // in parameter order
-    std::function<double(const View*, Count)> call;
+    std::function<double(const View*, Call)> call;
 };
 inline bool writes(Use u) { return u != Use::in; }
 inline bool reads(const Argument& a) {
@@ -164,6 +165,9 @@ private:
         else
             return P(a);
     }
+    /// What a step calls: one of the kernel's functions, with its views and plain values.
+    template <class... P, class Values>
+    static std::function<double(const View*, Call)> caller(const Kernel<void(P...)>& k, Values values);
     template <class P, class V> static P bind(const View* v, int i, const V& value) {
         if constexpr (is_view<P>) {
             P p;
@@ -196,32 +200,46 @@ struct Recording {
 };
 inline Tape& tape() { return Tape::current(); }
 
-/// d = 0 and d += s (or d = s for a first contribution): the two kernels that autograd itself needs.
+/// d = 0 and d += s (or d = s for a first contribution): what autograd itself needs.
 extern Kernel<void(Acc d)> zero;
 extern Kernel<void(Acc d, In s)> accumulate;
-void zero_cpu(Acc d);
+/// d = v or d += v: how a backward pass starts where no cotangent is given.
+extern Kernel<void(Acc d, double v)> fill_with;
 
 /// The view of a tensor at full capacity, `data` being the start of its buffer.
 View view_of(const Tensor& t, std::byte* data);
 /// Each argument once, twice for what is read and written: the default count of bytes moved.
 double bytes_of(const View* views, const std::vector<Argument>& args);
 
-template <class... P, class... A> void Tape::run(const Kernel<void(P...)>& k, A... a) {
-    static_assert(sizeof...(P) == sizeof...(A), "wrong number of arguments for this kernel");
-    Step s{k.name, module_path(), phase_, segment_, k.traits, {}, {}};
-    (add_argument<P>(s, a), ...);
-    s.call = [&k, values = std::tuple{value<P>(a)...}](const View* v, Count count) {
+template <class... P, class Values>
+std::function<double(const View*, Call)> Tape::caller(const Kernel<void(P...)>& k, Values values) {
+    return [&k, values = std::move(values)](const View* v, Call what) {
         return [&]<size_t... I>(std::index_sequence<I...>)->double {
-            if (count == Count::flops)
-                return k.flops ? k.flops(bind<P>(v, k.view_index[I], std::get<I>(values))...) : 0;
-            if (count == Count::bytes)
-                return k.moved ? k.moved(bind<P>(v, k.view_index[I], std::get<I>(values))...) : -1;
-            if (!k.cpu) fail("%s: no cpu implementation in this build", k.name);
-            k.cpu(bind<P>(v, k.view_index[I], std::get<I>(values))...);
+            auto call = [&](auto* f) { return f(bind<P>(v, k.view_index[I], std::get<I>(values))...); };
+            switch (what) {
+            case Call::flops: return k.flops ? call(k.flops) : 0;
+            case Call::bytes: return k.moved ? call(k.moved) : -1;
+            case Call::workspace: return k.cuda_workspace ? double(call(k.cuda_workspace)) : 0;
+            case Call::cpu:
+                if (!k.cpu) fail("%s: no cpu implementation in this build", k.name);
+                call(k.cpu);
+                return 0;
+            case Call::cuda:
+                if (!k.cuda) fail("%s: no cuda implementation in this build; use --device cpu", k.name);
+                call(k.cuda);
+                return 0;
+            }
             return 0;
         }
         (std::index_sequence_for<P...>{});
     };
+}
+
+template <class... P, class... A> void Tape::run(const Kernel<void(P...)>& k, A... a) {
+    static_assert(sizeof...(P) == sizeof...(A), "wrong number of arguments for this kernel");
+    Step s{k.name, module_path(), phase_, segment_, k.traits, {}, {}};
+    (add_argument<P>(s, a), ...);
+    s.call = caller(k, std::tuple{value<P>(a)...});
     record(std::move(s));
 }
 

@@ -35,8 +35,13 @@ Tensor with_rows(Tensor x, Dim rows) {
 Tensor Store::tensor(std::string name, Shape shape, Dtype dtype, Types type) {
     Buffer& b = buffers_.emplace_back();
     b.name = std::move(name), b.dtype = dtype, b.grad_dtype = sum_dtype(dtype), b.shape = shape;
-    memory_.emplace_back(size_t(b.bytes()) + 1);
-    b.data = memory_.back().data();
+    if (device_ == Device::cpu)
+        memory_.emplace_back(size_t(b.bytes()) + 1);
+    else {
+        memory_.emplace_back(size_t(b.bytes()), device_, b.name.c_str());
+        backend_of(device_).fill(memory_.back().data(), 0, size_t(b.bytes()));
+    }
+    b.data = memory_.back().data(), b.device = device_;
     return {&b, Layout::contiguous(shape), type};
 }
 Tensor Store::parameter(std::string name, Shape shape, Dtype dtype, Types type) {
@@ -53,6 +58,26 @@ int64_t Store::bytes() const {
 Tensor gradient_of(const Tensor& w) {
     check(w.buffer->gradient, "%s is not a parameter: it has no gradient", w.name());
     return {w.buffer->gradient, w.layout};
+}
+
+static int64_t whole(const Tensor& t) {
+    check(t.buffer->data && t.shape().numel() == t.buffer->shape.numel(),
+          "%s: expected a whole tensor with memory of its own", t.name());
+    return t.buffer->bytes();
+}
+void host_write(const Tensor& t, const std::function<void(std::byte*)>& fill) {
+    auto bytes = size_t(whole(t));
+    if (t.buffer->device == Device::cpu) return fill(t.buffer->data);
+    Memory values(bytes + 1);
+    fill(values.data());
+    backend_of(t.buffer->device).upload(t.buffer->data, values.data(), bytes);
+}
+HostCopy::HostCopy(const Tensor& t) : dtype_(t.dtype()), data_(t.buffer->data) {
+    auto bytes = size_t(whole(t));
+    if (t.buffer->device == Device::cpu) return;
+    copy_ = Memory(bytes + 1);
+    backend_of(t.buffer->device).download(copy_.data(), data_, bytes);
+    data_ = copy_.data();
 }
 
 } // namespace nvl

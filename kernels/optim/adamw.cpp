@@ -138,8 +138,9 @@ static void spec_step(Out step, Out clip) {
     std::memcpy(step.as<double>(), &s, sizeof s);
     clip.as<double>()[0] = 2, clip.as<double>()[1] = 0.5;
 }
-static constinit Kernel<void(Out, double, int64_t)> spec_fill_kernel{"spec_fill", spec_fill};
-static constinit Kernel<void(Out, Out)> spec_step_kernel{"spec_step", spec_step};
+static constinit Kernel<void(Out, double, int64_t)> spec_fill_kernel{
+    "spec_fill", spec_fill, nullptr, {.on_host = true}};
+static constinit Kernel<void(Out, Out)> spec_step_kernel{"spec_step", spec_step, nullptr, {.on_host = true}};
 
 static RegisterOp op{{
     .name = "adamw",

@@ -192,7 +192,7 @@ static void spec_copy(Out to, In from) {
             for (int64_t c = 0; c < to.cols(); c++) to.row<sum_t<X>>(i)[c] = sum_t<X>(from.row<X>(i)[c]);
     });
 }
-static constinit Kernel<void(Out, In)> spec_copy_kernel{"spec_copy", spec_copy};
+static constinit Kernel<void(Out, In)> spec_copy_kernel{"spec_copy", spec_copy, nullptr, {.on_host = true}};
 
 static RegisterOp op{{
     .name = "newton_schulz",

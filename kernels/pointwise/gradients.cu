@@ -1,4 +1,5 @@
-// The kernels that autograd itself needs: zero, and accumulate (d = s or d += s, between any two types).
+// The kernels that autograd itself needs: zero, accumulate (d = s or d += s, between any two types), and the
+// constant that a backward pass starts from.
 #include "engine/tape/tape.h"
 #include "kernels/tile/pointwise.cuh"
 
@@ -32,7 +33,26 @@ static void accumulate_cuda(Acc d, In s) {
     });
 }
 
+template <class X> struct FillWith {
+    static constexpr int N = VEC<X>;
+    Rows<X> d;
+    float value;
+    bool add;
+    __device__ void operator()(const Part& p) const {
+        Floats<N> f;
+#pragma unroll
+        for (int i = 0; i < N; i++) f[i] = value;
+        put(d, p, f, add);
+    }
+};
+static void fill_cuda(Acc d, double value) {
+    cuda_dispatch(d.dtype, [&]<class X> {
+        launch_pointwise<VEC<X>>("fill", FillWith<X>{rows_of<X>(d), float(value), d.add}, d, d);
+    });
+}
+
 static OnCuda zero_on_cuda{zero, zero_cuda};
 static OnCuda accumulate_on_cuda{accumulate, accumulate_cuda};
+static OnCuda fill_on_cuda{fill_with, fill_cuda};
 
 } // namespace nvl

@@ -1,0 +1,91 @@
+# CUDA: kernels/**/*.cu and engine/device/cuda*.cpp are compiled once; the same objects are linked with the real
+# CUDA libraries (NVL_CUDA=real, `make cuda`) or with vgpu, which has the same symbols and executes the PTX inside
+# the objects on the CPU (bin/vgpu/NAME).
+#
+# nvcc is called by rules of our own: which architectures a file is for depends on its name, and CMake's CUDA
+# language would link its own runtime library.
+set(VGPU_COMMANDS forward generate evaluate pretrain sft)
+
+find_program(NVL_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+if(NVL_CUDA STREQUAL "off" OR NOT NVL_NVCC)
+  if(NVL_CUDA STREQUAL "real")
+    message(FATAL_ERROR "make cuda: nvcc not found; install the CUDA toolkit (12.8 or later), or put it in PATH")
+  elseif(NOT NVL_CUDA STREQUAL "off")
+    message(STATUS "nvcc not found: no CUDA programs and none of their tests")
+  endif()
+  return()
+endif()
+get_filename_component(cuda_home ${NVL_NVCC} REALPATH)
+get_filename_component(cuda_home ${cuda_home} DIRECTORY)
+get_filename_component(cuda_home ${cuda_home} DIRECTORY)
+find_path(NVL_CUDA_INCLUDE cuda_runtime.h HINTS ${cuda_home}/include ${cuda_home}/targets/x86_64-linux/include REQUIRED)
+
+# --no-compress: vgpu finds the PTX as text. -lineinfo: its reports and counters name source lines.
+set(flags -std=c++20 -O3 --no-compress -lineinfo -Xptxas -warn-spills -Xcompiler -Wall,-g1 -I${CMAKE_SOURCE_DIR})
+set(launcher)
+if(CMAKE_CXX_COMPILER_LAUNCHER)
+  set(launcher ${CMAKE_CXX_COMPILER_LAUNCHER})
+endif()
+
+# cuda_object(OUT FILE): adds the object of FILE to the list OUT; files named *_sm90a.cu are for 90a alone.
+function(cuda_object out file)
+  set(codes)
+  foreach(arch ${NVL_CUDA_ARCHS})
+    if(arch STREQUAL "90a" OR NOT file MATCHES "_sm90a\\.cu$")
+      list(APPEND codes -gencode arch=compute_${arch},code=[compute_${arch},sm_${arch}])
+    endif()
+  endforeach()
+  if(NOT codes)
+    return()
+  endif()
+  file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${file})
+  set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+  get_filename_component(folder ${object} DIRECTORY)
+  file(MAKE_DIRECTORY ${folder})
+  add_custom_command(OUTPUT ${object}
+                     COMMAND ${launcher} ${NVL_NVCC} ${flags} ${codes} -MD -MF ${object}.d -c ${file} -o ${object}
+                     DEPENDS ${file} DEPFILE ${object}.d COMMENT "Building CUDA object ${name}.o" VERBATIM)
+  set(${out} ${${out}} ${object} PARENT_SCOPE)
+endfunction()
+
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS kernels/*.cu engine/device/*.cu)
+set(cuda_objects)
+foreach(file ${cuda_sources})
+  cuda_object(cuda_objects ${file})
+endforeach()
+add_custom_target(cuda_kernels DEPENDS ${cuda_objects})
+
+# Consumers link every object, since kernels register themselves.
+file(GLOB backend CONFIGURE_DEPENDS engine/device/cuda*.cpp)
+add_library(nvl_cuda_backend OBJECT ${backend})
+target_include_directories(nvl_cuda_backend SYSTEM PUBLIC ${NVL_CUDA_INCLUDE})
+add_library(nvl_cuda INTERFACE)
+target_sources(nvl_cuda INTERFACE $<TARGET_OBJECTS:nvl_cuda_backend> ${cuda_objects})
+add_dependencies(nvl_cuda cuda_kernels)
+set_source_files_properties(${cuda_objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+
+if(NVL_CUDA STREQUAL "real")
+  set(where HINTS ${cuda_home}/lib64 ${cuda_home}/targets/x86_64-linux/lib REQUIRED)
+  find_library(NVL_CUDART cudart ${where})
+  find_library(NVL_CUBLASLT cublasLt ${where})
+  find_library(NVL_NCCL nccl ${where})
+  add_library(nvl_cuda_real INTERFACE)
+  target_link_libraries(nvl_cuda_real INTERFACE nvl_cuda ${NVL_CUDART} ${NVL_CUBLASLT} ${NVL_NCCL})
+  return()
+endif()
+
+file(GLOB_RECURSE vgpu_sources CONFIGURE_DEPENDS tools/vgpu/*.cpp)
+if(NOT vgpu_sources)
+  return()
+endif()
+add_library(vgpu STATIC ${vgpu_sources})
+target_include_directories(vgpu SYSTEM PUBLIC ${NVL_CUDA_INCLUDE})
+target_link_libraries(vgpu PUBLIC Threads::Threads)
+
+# vgpu_program(NAME SOURCES [LAYERS ...]): bin/vgpu/NAME, as nvl_program but with CUDA on the virtual GPU
+function(vgpu_program name)
+  nvl_program(vgpu_${name} ${ARGN})
+  target_link_libraries(vgpu_${name} PRIVATE nvl_cuda vgpu)
+  set_target_properties(vgpu_${name} PROPERTIES OUTPUT_NAME ${name}
+                        RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/vgpu)
+endfunction()
