@@ -60,6 +60,7 @@ struct CUgraphNode_st {
 };
 struct CUgraph_st {
     std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+    bool alive = true;
 };
 struct CUgraphExec_st {
     struct Node {
@@ -67,6 +68,8 @@ struct CUgraphExec_st {
         std::vector<int> after;
     };
     std::vector<Node> nodes;
+    std::vector<uint32_t> lanes; // of the nodes
+    bool alive = true;
     vgpu::OpRef last; // launches of one graph run one after the other
 };
 
