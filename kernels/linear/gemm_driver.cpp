@@ -1,7 +1,8 @@
 // The blocked driver: who packs what, in which order tiles are visited, on which thread. None of it can
 // change a bit: an element's order of summation is carried by the micro-kernel and by tile_of_leaves alone.
 //
-//   A in chunks of 4 MiB, packed by all threads, or by each of few for itself
+//   A in chunks of 4 MiB, packed by all threads, or by each of few for itself (if A has more rows than B
+//   columns: all of B by each of few for itself, and A by blocks)
 //     thread: its columns (or rows, when there are few columns)
 //       block of 6 panels of B, packed privately > block of 9 panels of A > group of K > panel j > panel i
 // A group of K is an aligned subtree of leaves that fits the cache, or a piece of one longer leaf.
@@ -29,13 +30,13 @@ GemmOrder gemm_order(int64_t K) {
 namespace {
 
 constexpr int SLOT_TILES = 5, SLOT_B = 6, SLOT_A = 7; // scratch
-constexpr int64_t CHUNK_A = 4 << 20;                  // bytes of packed A at a time
+constexpr int64_t CHUNK = 4 << 20;                    // bytes of packed A (or B) at a time
 constexpr int64_t BLOCK_M = 9, BLOCK_N = 6;           // panels
 constexpr int64_t GROUP_WORDS = 1024;                 // words of K for which panels of A stay in L2
 constexpr int64_t PARALLEL_GRAIN = 1 << 17;           // multiply-adds worth waking a thread for
-constexpr int PRIVATE_A = 4; // most threads of which each packs its own A: a line that another core has read
-                             // costs 40 ns to write, 14 % of a 256x768x768 product on 2 threads
-constexpr int64_t PAD = 64;  // words that packing and prefetching may run past
+constexpr int PRIVATE = 4;  // most threads of which each packs for itself: a line that another core has read
+                            // costs 40 ns to write, 14 % of a 256x768x768 product on 2 threads
+constexpr int64_t PAD = 64; // words that packing and prefetching may run past
 
 int64_t words_of(Dtype in, int64_t K) { return in == Dtype::bf16 ? (K + 1) / 2 : K; }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -58,6 +59,55 @@ struct Groups {
         while (groups > 1 && leaf * leaves * 2 <= limit) leaves *= 2, groups /= 2;
         if (leaf > limit) pieces = int(ceil_div(leaf, limit)), step = ceil_div(leaf, pieces);
     }
+};
+
+/// Hands out the cache lines of a rectangle of memory, row by row.
+struct LineCursor {
+    const char* row = nullptr;
+    int64_t rows = 0, stride = 0, bytes = 0, at = 0;
+    int64_t count() const { return rows * ceil_div(bytes, 64); }
+    int take(const char** lines, int64_t most) {
+        int n = 0;
+        for (; n < most && rows > 0; n++) {
+            lines[n] = row + at;
+            if ((at += 64) >= bytes) at = 0, row += stride, rows--;
+        }
+        return n;
+    }
+};
+
+/// [0, n) shared out in pieces: a thread first takes its own part (so it meets the memory that it wrote the
+/// time before, on any machine where the cores are far apart), then what others have left.
+class Shares {
+public:
+    struct Piece {
+        int64_t begin, end;
+        explicit operator bool() const { return begin < end; }
+    };
+    Shares(int64_t n, int64_t piece, int threads) : n_(n), piece_(piece), threads_(threads) {}
+    Piece take(int64_t thread) {
+        for (int i = 0; i < threads_; i++) {
+            int64_t t = (thread + i) % threads_, end = n_ * (t + 1) / threads_;
+            int64_t begin = n_ * t / threads_ + piece_ * taken_[t].fetch_add(1);
+            if (begin < end) return {begin, std::min(end, begin + piece_)};
+        }
+        return {0, 0};
+    }
+
+private:
+    int64_t n_, piece_;
+    int threads_;
+    std::atomic<int64_t> taken_[PRIVATE] = {};
+};
+
+/// What a tile asks of memory while it multiplies.
+constexpr int64_t AHEAD = 128; // lines
+struct Ahead {
+    LineCursor source; // of what is packed next, `per_tile` lines with every tile
+    int64_t per_tile;
+    int written = 0, read = 0;
+    const char *write_lines[AHEAD], *read_lines[2 * AHEAD];
+    Ahead(LineCursor s, int64_t tiles) : source(s), per_tile(std::min(AHEAD, ceil_div(s.count(), tiles))) {}
 };
 
 } // namespace
@@ -86,16 +136,21 @@ struct GemmDriver {
     static const GemmVariant& variant_of(const PackedWeight& w) { return *w.variant_; }
 
     void run() {
-        int64_t per_chunk = std::clamp<int64_t>(CHUNK_A / (4 * std::max<int64_t>(1, words)), MR, 1 << 20);
+        int64_t per_chunk = std::clamp<int64_t>(CHUNK / (4 * std::max<int64_t>(1, words)), MR, 1 << 20);
+        int64_t work = g.M * g.N * g.K;
+        int threads = few_rows && work < PARALLEL_GRAIN * g.M
+                          ? 1
+                          : int(std::clamp<int64_t>(work / PARALLEL_GRAIN, 1, nvl::threads()));
+        bool by_rows =
+            !few_rows && !g.packed && threads <= PRIVATE && g.M > g.N && panels_n * words * NR * 4 <= CHUNK;
+        if (by_rows) per_chunk = g.M;
         for (m0 = 0; m0 < g.M; m0 += per_chunk) {
             int64_t rows = std::min(per_chunk, g.M - m0);
             panels_m = ceil_div(rows, MR), height = rows / panels_m, taller = rows % panels_m;
             stride_a = words * v.width(MR);
-            int threads =
-                few_rows && g.N * g.K < PARALLEL_GRAIN
-                    ? 1
-                    : int(std::clamp<int64_t>(rows * g.N * g.K / PARALLEL_GRAIN, 1, nvl::threads()));
-            if (few_rows || threads == 1 || threads > PRIVATE_A || rows > g.N)
+            if (by_rows)
+                private_b(threads);
+            else if (few_rows || threads == 1 || threads > PRIVATE || rows > g.N)
                 shared_a(threads);
             else
                 private_a(threads);
@@ -125,14 +180,36 @@ struct GemmDriver {
 
     /// Few threads: each packs all of A for itself, then takes columns until none are left.
     void private_a(int threads) const {
-        std::atomic<int64_t> next{0};
-        int64_t step = std::clamp<int64_t>(panels_n / (threads * 2), 2, block_n);
-        parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+        Shares columns(panels_n, std::clamp<int64_t>(panels_n / (threads * 2), 2, block_n), threads);
+        parallel_for(threads, 1, [&](int64_t thread, int64_t) {
             FlushDenormals flush;
             uint32_t* a = scratch_a(panels_m);
             for (int64_t i = 0; i < panels_m; i++) pack_a(i, a + i * stride_a);
-            for (int64_t j; (j = next.fetch_add(step)) < panels_n;)
-                region(a, 0, panels_m, j, std::min(panels_n, j + step));
+            for (auto j = columns.take(thread), next = j; j; j = next) {
+                next = columns.take(thread);
+                block_of_columns(a, 0, panels_m, j.begin, j.end, source_of_b(next.begin, next.end));
+            }
+        });
+    }
+
+    /// More rows than columns: each thread packs all of B for itself, then takes rows until none are left.
+    void private_b(int threads) const {
+        int64_t most = std::clamp<int64_t>(panels_m / (threads * 4), 1, BLOCK_M);
+        Shares rows(panels_m, most, threads);
+        parallel_for(threads, 1, [&](int64_t thread, int64_t) {
+            FlushDenormals flush;
+            uint32_t* a = scratch_a(most);
+            float* tiles = scratch_tiles();
+            const uint32_t* b = pack_b(0, panels_n);
+            for (auto i = rows.take(thread), next = i; i; i = next) {
+                next = rows.take(thread);
+                int64_t ni = i.end - i.begin;
+                for (int64_t p = 0; p < ni; p++) pack_a(i.begin + p, a + p * stride_a);
+                Ahead ahead(source_of_a(next.begin, next.end), ni * panels_n * calls_per_tile());
+                for (int64_t j = 0; j < panels_n; j += block_n)
+                    block(a, i.begin, ni, j, std::min(block_n, panels_n - j), b + j * words * NR, tiles,
+                          ahead);
+            }
         });
     }
 
@@ -143,21 +220,46 @@ struct GemmDriver {
 
     /// Panels [i0, i1) x [j0, j1) of this chunk, on this thread.
     void region(const uint32_t* packed_a, int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+        for (int64_t j = j0, next; j < j1; j = next) {
+            next = std::min(j1, j + block_n);
+            block_of_columns(packed_a, i0, i1, j, next, source_of_b(next, std::min(j1, next + block_n)));
+        }
+    }
+    /// The same for at most block_n panels of B; `next` is what this thread packs afterwards.
+    void block_of_columns(const uint32_t* packed_a, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
+                          LineCursor next) const {
         if (i0 >= i1) return;
+        float* tiles = scratch_tiles();
+        const uint32_t* b = g.packed ? packed_b(*g.packed) + j0 * words * NR : pack_b(j0, j1 - j0);
+        Ahead ahead(next, (i1 - i0) * (j1 - j0) * calls_per_tile());
+        for (int64_t i = i0; i < i1; i += BLOCK_M)
+            block(packed_a + i * stride_a, i, std::min(BLOCK_M, i1 - i), j0, j1 - j0, b, tiles, ahead);
+    }
+    int64_t calls_per_tile() const { return k.groups * k.pieces; }
+    float* scratch_tiles() const {
         int upper = 0; // levels of the tree above a group, and one tile for a leaf in pieces
         while (1 << upper < k.groups) upper++;
         int64_t block_floats = (upper + 1) * BLOCK_M * block_n * TILE,
                 local = (GEMM_MAX_LEVELS + 1) * 4 * TILE;
-        auto* tiles = reinterpret_cast<float*>(scratch(size_t(block_floats + local) * 4, SLOT_TILES));
-        for (int64_t j = j0; j < j1; j += block_n) {
-            int64_t nj = std::min(block_n, j1 - j);
-            const uint32_t* b = g.packed ? packed_b(*g.packed) + j * words * NR : pack_b(j, nj);
-            for (int64_t i = i0; i < i1; i += BLOCK_M)
-                block(packed_a + i * stride_a, i, std::min(BLOCK_M, i1 - i), j, nj, b, tiles);
-        }
+        return reinterpret_cast<float*>(scratch(size_t(block_floats + local) * 4, SLOT_TILES));
+    }
+    /// Where panels [j0, j1) of B, or [i0, i1) of A, lie before they are packed.
+    LineCursor source_of_b(int64_t j0, int64_t j1) const {
+        if (g.packed || few_rows || j0 >= j1) return {};
+        return source(g.B, g.ldb, g.trans_b, j0 * NR, std::min(g.N, j1 * NR));
+    }
+    LineCursor source_of_a(int64_t i0, int64_t i1) const {
+        if (i0 >= i1) return {};
+        return source(g.A, g.lda, !g.trans_a, row_of(i0), row_of(i1));
+    }
+    LineCursor source(const void* data, int64_t ld, bool k_dense, int64_t from, int64_t to) const {
+        int64_t size = size_of(g.in), n = to - from;
+        auto* start = static_cast<const char*>(data) + from * (k_dense ? ld : 1) * size;
+        return {start, k_dense ? n : g.K, ld * size, (k_dense ? g.K : n) * size};
     }
     const uint32_t* pack_b(int64_t j0, int64_t nj) const {
-        auto* out = reinterpret_cast<uint32_t*>(scratch(size_t(block_n * words * NR + PAD) * 4, SLOT_B));
+        auto* out = reinterpret_cast<uint32_t*>(
+            scratch(size_t(std::max(nj, block_n) * words * NR + PAD) * 4, SLOT_B));
         for (int64_t j = 0; j < nj; j++) {
             const char* b =
                 static_cast<const char*>(g.B) + (j0 + j) * NR * (g.trans_b ? g.ldb : 1) * size_of(g.in);
@@ -167,7 +269,7 @@ struct GemmDriver {
     }
 
     void block(const uint32_t* packed_a, int64_t i0, int64_t ni, int64_t j0, int64_t nj, const uint32_t* b,
-               float* tiles) const {
+               float* tiles, Ahead& ahead) const {
         for (int group = 0; group < k.groups; group++)
             for (int piece = 0; piece < k.pieces; piece++)
                 for (int64_t j = 0, wide; j < nj; j += wide) {
@@ -178,14 +280,14 @@ struct GemmDriver {
                         wide = 2;
                     for (int64_t i = 0; i < ni; i++)
                         tile_of_leaves(group, piece, packed_a + i * stride_a, i0 + i, j0 + j, int(wide),
-                                       b + j * words * NR, tiles + (i * block_n + j) * TILE, tiles);
+                                       b + j * words * NR, tiles + (i * block_n + j) * TILE, tiles, ahead);
                 }
     }
 
     /// One group (or piece of a leaf) for the tiles (i, j .. j + wide). tile: its place in each level's
     /// buffer.
     void tile_of_leaves(int group, int piece, const uint32_t* a, int64_t i, int64_t j, int wide,
-                        const uint32_t* b, float* tile, float* tiles) const {
+                        const uint32_t* b, float* tile, float* tiles, Ahead& ahead) const {
         const int64_t level_stride = BLOCK_M * block_n * TILE;
         int upper = 0;
         while (1 << upper < k.groups) upper++;
@@ -199,6 +301,7 @@ struct GemmDriver {
         t.b_panel = words * NR, t.prefetch_b = (few_rows && wide == 1 ? 32 : 16) * NR;
         t.prefetch_far = (few_rows ? 256 : 64) * NR; // 8 rows, W in memory: 27 GB/s, without it 18 (read: 33)
         t.init = piece ? pieces : nullptr, t.local = local, t.merges = 0, t.tile_panel = TILE;
+        ahead.written = ahead.read = 0;
         bool leaf_ends = piece + 1 == k.pieces, last = leaf_ends && group + 1 == k.groups, to_c = false;
         if (!leaf_ends) {
             t.out = pieces;
@@ -216,8 +319,10 @@ struct GemmDriver {
                 t.out_row = e.ldc, t.out_panel = NR, t.out_bf16 = e.out == Dtype::bf16;
                 t.bias = e.bias ? e.bias + c0 : nullptr;
             }
-            prefetch_c(row_of(i), rows, swiglu ? c0 / 2 : c0, wide);
+            add_outputs(ahead, row_of(i), rows, swiglu ? c0 / 2 : c0, wide);
         }
+        ahead.read += ahead.source.take(ahead.read_lines + ahead.read, ahead.per_tile);
+        t.written = {ahead.write_lines, ahead.written}, t.read = {ahead.read_lines, ahead.read};
         v.kernel(g.in, rows, wide)(t);
         if (!last || to_c) return;
         for (int x = 0; x < wide; x++) {
@@ -227,16 +332,15 @@ struct GemmDriver {
         }
     }
 
-    /// Asks for the lines of C before the tile is computed: stores that miss drain one by one.
-    void prefetch_c(int64_t row, int rows, int64_t col, int wide) const {
-        int64_t bytes = wide * NR * size_of(e.out);
-        for (int r = 0; r < rows; r++) {
-            const char* c = static_cast<const char*>(e.c) + ((row + r) * e.ldc + col) * size_of(e.out);
-            for (int64_t z = 0; z < bytes; z += 64) __builtin_prefetch(c + z, 1, 3);
-            if (!e.residual) continue;
-            const char* s = static_cast<const char*>(e.residual) + ((row + r) * e.ldr + col) * size_of(e.out);
-            for (int64_t z = 0; z < bytes; z += 64) __builtin_prefetch(s + z, 0, 2);
-        }
+    /// The lines of C that a tile ends in (stores that miss drain one by one), and those of its residual.
+    void add_outputs(Ahead& ahead, int64_t row, int rows, int64_t col, int wide) const {
+        int64_t bytes = wide * NR * size_of(e.out), room = AHEAD;
+        auto lines = [&](const void* base, int64_t ld) -> LineCursor {
+            return {static_cast<const char*>(base) + (row * ld + col) * size_of(e.out), rows,
+                    ld * size_of(e.out), bytes};
+        };
+        ahead.written = lines(e.c, e.ldc).take(ahead.write_lines, room);
+        if (e.residual) ahead.read = lines(e.residual, e.ldr).take(ahead.read_lines, room);
     }
 };
 

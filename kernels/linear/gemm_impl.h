@@ -88,23 +88,32 @@ constexpr int PREFETCH_A = 24; // steps of K ahead
 /// straddles two lines of the cache.
 constexpr int width_of(int rows) { return rows > 8 ? 16 : rows > 4 ? 8 : rows > 2 ? 4 : rows; }
 
-template <class T, int ROWS, int COLS> INLINE void
-chain(const uint32_t* __restrict a, const uint32_t* __restrict b, const GemmTile& t, V (&c)[ROWS][COLS]) {
-#pragma GCC unroll 4
-    for (int64_t k = 0; k < t.words; k++, a += width_of(ROWS), b += NR) {
-        V row[COLS];
-        __builtin_prefetch(a + PREFETCH_A * width_of(ROWS), 0, 3);
-        UNROLL for (int j = 0; j < COLS; j++) {
-            const uint32_t* p = b + (j / NV) * t.b_panel + (j % NV) * W;
-            __builtin_prefetch(p + t.prefetch_b, 0, 3);
-            if (ROWS > ROWS_4) __builtin_prefetch(p + t.prefetch_far, 0, 2); // else loads are the limit
-            row[j] = load(p);
-        }
-        UNROLL for (int i = 0; i < ROWS; i++) {
-            V x = broadcast(a + i);
-            UNROLL for (int j = 0; j < COLS; j++) c[i][j] = T::dot(c[i][j], x, row[j]);
-        }
+template <class T, int ROWS, int COLS>
+INLINE void step(const uint32_t* a, const uint32_t* b, const GemmTile& t, V (&c)[ROWS][COLS]) {
+    V row[COLS];
+    __builtin_prefetch(a + PREFETCH_A * width_of(ROWS), 0, 3);
+    UNROLL for (int j = 0; j < COLS; j++) {
+        const uint32_t* p = b + (j / NV) * t.b_panel + (j % NV) * W;
+        __builtin_prefetch(p + t.prefetch_b, 0, 3);
+        if (ROWS > ROWS_4) __builtin_prefetch(p + t.prefetch_far, 0, 2); // else loads are the limit
+        row[j] = load(p);
     }
+    UNROLL for (int i = 0; i < ROWS; i++) {
+        V x = broadcast(a + i);
+        UNROLL for (int j = 0; j < COLS; j++) c[i][j] = T::dot(c[i][j], x, row[j]);
+    }
+}
+template <class T, int ROWS, int COLS>
+INLINE void chain(const uint32_t* __restrict a, const uint32_t* __restrict b, const GemmTile& t,
+                  GemmAhead& written, GemmAhead& read, V (&c)[ROWS][COLS]) {
+    constexpr int STEPS = 4;
+    int64_t k = 0;
+    for (; k + STEPS <= t.words; k += STEPS) {
+        if (written.count > 0) written.count--, __builtin_prefetch(*written.lines++, 1, 3);
+        if (read.count > 0) read.count--, __builtin_prefetch(*read.lines++, 0, 2);
+        UNROLL for (int s = 0; s < STEPS; s++, a += width_of(ROWS), b += NR) step<T>(a, b, t, c);
+    }
+    for (; k < t.words; k++, a += width_of(ROWS), b += NR) step<T>(a, b, t, c);
 }
 
 template <int ROWS, int COLS> INLINE void add_tile(const float* s, int64_t panel, V (&c)[ROWS][COLS]) {
@@ -134,12 +143,14 @@ INLINE void store_tile(float* s, int64_t row, int64_t panel, const V (&c)[ROWS][
 template <class T, int ROWS, int PANELS> __attribute__((noinline)) void tile_kernel(const GemmTile& t) {
     constexpr int COLS = PANELS * NV, TILE = MR * NR;
     V c[ROWS][COLS];
+    GemmAhead written = t.written, read = t.read;
     for (int leaf = 0;; leaf++) {
         UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < COLS; j++) c[i][j] = V{};
         if (t.init)
             UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < COLS; j++) c[i][j] =
                 load(t.init + i * NR + (j / NV) * t.tile_panel + (j % NV) * W);
-        chain<T, ROWS, COLS>(t.a + leaf * t.words * width_of(ROWS), t.b + leaf * t.words * NR, t, c);
+        chain<T, ROWS, COLS>(t.a + leaf * t.words * width_of(ROWS), t.b + leaf * t.words * NR, t, written,
+                             read, c);
         float* level = t.local; // binary counter: level d holds the sum of 2^d leaves
         for (int d = 0; leaf >> d & 1; d++, level += PANELS * TILE) add_tile(level, TILE, c);
         if (leaf + 1 == t.leaves) break;

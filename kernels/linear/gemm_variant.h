@@ -13,6 +13,13 @@ namespace nvl {
 
 constexpr int GEMM_MAX_LEVELS = 3;
 
+/// Lines of memory to ask for while multiplying, a few steps of K apart: asked for at once, they fill the
+/// queue of misses, and the panels' own loads wait behind them.
+struct GemmAhead {
+    const char* const* lines;
+    int count;
+};
+
 /// One call of the micro-kernel: `leaves` chains of `words` words for a tile of rows x (panels * NR), summed
 /// as a tree, then the tree's upper levels added, then stored.
 struct GemmTile {
@@ -30,6 +37,7 @@ struct GemmTile {
     int64_t out_row, out_panel; // elements between rows, between panels
     const float* bias;          // added to every row before it is stored, or null
     bool out_bf16;              // out is bf16, rounded here
+    GemmAhead written, read;    // lines of C that this tile ends with; lines of B that are packed next
 };
 using GemmKernel = void (*)(const GemmTile&);
 
