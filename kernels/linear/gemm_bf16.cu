@@ -19,11 +19,12 @@ template <int BM_, int BN_, int BK_, int WM_, int WN_, int STAGES_, bool ANY_> s
     static constexpr int RESULT_BYTES = BM * BN * 4;
     static constexpr int BYTES = STAGE_BYTES * STAGES > RESULT_BYTES ? STAGE_BYTES* STAGES : RESULT_BYTES;
 };
-using Large =
-    Tile<128, 128, 32, 64, 64, 4, false>; // 2 blocks per multiprocessor: 64 KiB, 128 threads of <= 255
+using Large = Tile<128, 128, 32, 64, 64, 4, false>; // 2 blocks per multiprocessor: 64 KiB, 128 threads
 using Small = Tile<64, 64, 32, 32, 32, 4, true>;
-using Few =
-    Tile<16, 32, 128, 16, 16, 6, false>; // up to 16 rows: reads B at the speed of memory, 40 KiB in flight
+// Few rows: what counts is to read B at the speed of memory, so there are many narrow blocks, each with 24 to
+// 40 KiB of it on the way.
+using Rows16 = Tile<16, 32, 128, 16, 16, 6, false>;
+using Rows64 = Tile<64, 32, 128, 16, 32, 4, false>;
 
 /// An operand as it lies in memory: `outers` rows of `inners` dense elements.
 struct Operand {
@@ -185,33 +186,40 @@ void launch(const Operand& A, const Operand& B, int K, const CudaEpilogue& e) {
     check_launch("gemm_bf16");
 }
 
-template <class T>
+/// `FEW`: tiles for few rows are there for rows of A with dense k.
+template <class T, bool FEW>
 void launch_layout(const GemmArgs& g, const Operand& A, const Operand& B, const CudaEpilogue& e) {
-    if (!g.trans_a && g.trans_b) return launch<T, true, true>(A, B, int(g.K), e);
-    if (!g.trans_a) return launch<T, true, false>(A, B, int(g.K), e);
-    if constexpr (T::BM > 16) {
-        if (!g.trans_b) return launch<T, false, false>(A, B, int(g.K), e);
-        if constexpr (T::ANY) return launch<T, false, true>(A, B, int(g.K), e);
-    }
-    fail("gemm: no tile for this layout");
+    int K = int(g.K);
+    if (!g.trans_a) return g.trans_b ? launch<T, true, true>(A, B, K, e) : launch<T, true, false>(A, B, K, e);
+    if constexpr (!FEW)
+        if (!g.trans_b) return launch<T, false, false>(A, B, K, e);
+    if constexpr (T::ANY) return launch<T, false, true>(A, B, K, e);
+    fail("gemm: this tile has no kernel for the layout"); // choose() does not ask for it
+}
+
+/// Large tiles where they give every multiprocessor one; otherwise more, smaller ones.
+std::string choose(const GemmArgs& g, bool aligned) {
+    if (!aligned || (g.trans_a && g.trans_b)) return "small"; // (K,M) times (N,K) is rare
+    if (!g.trans_a && g.M <= Rows16::BM) return "rows16";
+    if (!g.trans_a && g.M <= Rows64::BM) return "rows64";
+    return ceil_div(g.M, Large::BM) * ceil_div(g.N, Large::BN) >= multiprocessors() ? "large" : "small";
 }
 
 } // namespace
 
-/// Large tiles where they fill the multiprocessors twice; otherwise more, smaller ones.
-void gemm_bf16_cuda(const GemmArgs& g, float keep) {
+void gemm_bf16_cuda(const GemmArgs& g, float keep, const std::string& wanted) {
     Operand A = operand(g.A, g.lda, g.trans_a ? g.K : g.M, g.trans_a ? g.M : g.K);
     Operand B = operand(g.B, g.ldb, g.trans_b ? g.N : g.K, g.trans_b ? g.K : g.N);
     CudaEpilogue e = cuda_epilogue(g, keep);
     bool aligned = A.aligned && B.aligned;
-    bool common = !(g.trans_a && g.trans_b); // (K,M) times (N,K) is rare: small tiles only
-    int64_t large = ceil_div(g.M, Large::BM) * ceil_div(g.N, Large::BN);
-    if (aligned && g.M <= Few::BM && !g.trans_a)
-        launch_layout<Few>(g, A, B, e);
-    else if (aligned && common && large >= multiprocessors())
-        launch_layout<Large>(g, A, B, e);
-    else
-        launch_layout<Small>(g, A, B, e);
+    std::string tile = wanted == "auto" ? choose(g, aligned) : wanted;
+    check(aligned || tile == "small", "gemm: operands that are not aligned to 16 bytes take the tile small");
+    if (tile == "large") return launch_layout<Large, false>(g, A, B, e);
+    if (tile == "rows16") return launch_layout<Rows16, true>(g, A, B, e);
+    if (tile == "rows64") return launch_layout<Rows64, true>(g, A, B, e);
+    check(tile == "small", "gemm: no tile \"%s\"; expected auto, large, small, rows16 or rows64",
+          tile.c_str());
+    launch_layout<Small, false>(g, A, B, e);
 }
 
 } // namespace nvl

@@ -19,6 +19,8 @@ std::string& backend() {
     return name;
 }
 
+std::string tile = "auto";
+
 /// Fills in leading dimensions.
 GemmArgs checked(const GemmArgs& args) {
     GemmArgs g = args;
@@ -46,7 +48,7 @@ void cuda_gemm(const GemmArgs& args, float keep) {
     GemmArgs g = checked(args);
     if (!g.M || !g.N) return;
     if (cuda_gemm_backend() == "cublaslt" && g.K) return gemm_cublaslt(g, keep);
-    g.in == Dtype::bf16 ? gemm_bf16_cuda(g, keep) : gemm_f32_cuda(g, keep);
+    g.in == Dtype::bf16 ? gemm_bf16_cuda(g, keep, tile) : gemm_f32_cuda(g, keep, tile);
 }
 
 std::string cuda_gemm_backend() {
@@ -59,5 +61,6 @@ void set_cuda_gemm_backend(const std::string& name) {
           name.c_str());
     backend() = name;
 }
+void set_cuda_gemm_tile(const std::string& name) { tile = name; }
 
 } // namespace nvl

@@ -24,5 +24,7 @@ inline void cuda_product(Matrix c, Matrix a, Matrix b, const ProductOptions& o =
 /// "own" (the default) or "cublaslt"; the environment variable NVL_GEMM names the first choice.
 std::string cuda_gemm_backend();
 void set_cuda_gemm_backend(const std::string& name);
+/// Tests and benchmarks: "auto", "large", "small", and of bf16 "rows16", "rows64". The bits are the same.
+void set_cuda_gemm_tile(const std::string& name);
 
 } // namespace nvl

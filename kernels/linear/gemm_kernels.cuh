@@ -1,11 +1,14 @@
 // The kernels behind cuda_gemm(), one per kind of operands; arguments are checked and filled in.
 #pragma once
+#include <string>
+
 #include "kernels/linear/gemm_epilogue.cuh"
 
 namespace nvl {
 
-void gemm_bf16_cuda(const GemmArgs& g, float keep);
-void gemm_f32_cuda(const GemmArgs& g, float keep);
+/// `tile`: see set_cuda_gemm_tile.
+void gemm_bf16_cuda(const GemmArgs& g, float keep, const std::string& tile);
+void gemm_f32_cuda(const GemmArgs& g, float keep, const std::string& tile);
 void gemm_cublaslt(const GemmArgs& g, float keep);
 
 } // namespace nvl
