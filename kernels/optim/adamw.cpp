@@ -93,11 +93,10 @@ static void master_amsgrad_cpu(InOut master, Out w, InOut m, InOut v, InOut max_
     run_master(master, w, m, v, max_v, g, step, clip);
 }
 
-static constinit Kernel<void(InOut, InOut, InOut, In, In, In)> adamw_plain{"adamw", plain_cpu};
-static constinit Kernel<void(InOut, InOut, InOut, InOut, In, In, In)> adamw_amsgrad{"adamw_amsgrad",
-                                                                                    amsgrad_cpu};
-static constinit Kernel<void(InOut, Out, InOut, InOut, In, In, In)> adamw_master{"adamw_master", master_cpu};
-static constinit Kernel<void(InOut, Out, InOut, InOut, InOut, In, In, In)> adamw_master_amsgrad{
+constinit Kernel<void(InOut, InOut, InOut, In, In, In)> adamw_plain{"adamw", plain_cpu};
+constinit Kernel<void(InOut, InOut, InOut, InOut, In, In, In)> adamw_amsgrad{"adamw_amsgrad", amsgrad_cpu};
+constinit Kernel<void(InOut, Out, InOut, InOut, In, In, In)> adamw_master{"adamw_master", master_cpu};
+constinit Kernel<void(InOut, Out, InOut, InOut, InOut, In, In, In)> adamw_master_amsgrad{
     "adamw_master_amsgrad", master_amsgrad_cpu};
 
 AdamWState adamw_state(Store& store, const Tensor& w, bool amsgrad) {

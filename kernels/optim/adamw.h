@@ -21,6 +21,12 @@ struct AdamWState {
 /// Zero moments; a master equal to w if w is bf16.
 AdamWState adamw_state(Store& store, const Tensor& w, bool amsgrad = false);
 
+extern Kernel<void(InOut w, InOut m, InOut v, In g, In step, In clip)> adamw_plain;
+extern Kernel<void(InOut w, InOut m, InOut v, InOut max_v, In g, In step, In clip)> adamw_amsgrad;
+extern Kernel<void(InOut master, Out w, InOut m, InOut v, In g, In step, In clip)> adamw_master;
+extern Kernel<void(InOut master, Out w, InOut m, InOut v, InOut max_v, In g, In step, In clip)>
+    adamw_master_amsgrad;
+
 /// Updates w by its gradient, scaled by `clip` (global_norm).
 void adamw(Tensor w, const AdamWState& state, Tensor gradient, Tensor step, Tensor clip);
 

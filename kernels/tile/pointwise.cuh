@@ -56,21 +56,31 @@ inline bool starts_aligned(const View& v, int N) {
     return reinterpret_cast<uintptr_t>(v.data) % size_t(size_of(v.dtype) * N) == 0;
 }
 
-/// body(Part) over the elements of `shape`; `views` are all that the body moves, of the same shape or empty.
-template <int N, class Body, class... V>
-void launch_pointwise(const char* kernel, const Body& body, const View& shape, const V&... views) {
-    PointwiseGrid g{shape.rows(), shape.cols()};
+template <int N, class Body>
+void launch_pointwise_grid(const char* kernel, const Body& body, PointwiseGrid g) {
     if (g.rows == 0 || g.cols == 0) return;
-    if ((is_dense(views) && ...)) {
-        g.rows = 1, g.cols = shape.numel();
-        g.vector = (starts_aligned(views, N) && ...);
-    } else
-        g.vector = all_move_by(N, views...);
     while (g.log_width < 8 && (int64_t(N) << g.log_width) < g.cols) g.log_width++;
     g.column_blocks = unsigned(ceil_div(g.cols, int64_t(N) << g.log_width));
     int64_t blocks = ceil_div(g.rows, POINTWISE_THREADS >> g.log_width) * g.column_blocks;
     pointwise<N><<<unsigned(blocks), POINTWISE_THREADS, 0, cuda_stream()>>>(body, g);
     check_launch(kernel);
+}
+
+/// body(Part) over the elements of `shape`; `views` are all that the body moves, of the same shape or empty.
+template <int N, class Body, class... V>
+void launch_pointwise(const char* kernel, const Body& body, const View& shape, const V&... views) {
+    PointwiseGrid g{shape.rows(), shape.cols()};
+    if ((is_dense(views) && ...)) {
+        g.rows = 1, g.cols = shape.numel();
+        g.vector = (starts_aligned(views, N) && ...);
+    } else
+        g.vector = all_move_by(N, views...);
+    launch_pointwise_grid<N>(kernel, body, g);
+}
+/// The same where a Part must stay a part of a row of `shape`, since the body looks something up by row.
+template <int N, class Body, class... V>
+void launch_by_row(const char* kernel, const Body& body, const View& shape, const V&... views) {
+    launch_pointwise_grid<N>(kernel, body, {shape.rows(), shape.cols(), 1, 0, all_move_by(N, views...)});
 }
 
 } // namespace nvl

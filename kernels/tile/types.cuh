@@ -50,24 +50,30 @@ template <class X> struct Rows {
     __host__ __device__ explicit operator bool() const { return data; }
 };
 
+/// The extents and strides of a view's rows, innermost first, with neighbours of one stride joined.
+struct RowLevels {
+    int n = 0;
+    int64_t extent[MAX_RANK]{}, stride[MAX_RANK]{};
+    explicit RowLevels(const View& v) {
+        for (int d = v.rank - 2; d >= 0; d--) {
+            size_t k = size_t(d);
+            if (v.shape[k] == 1) continue;
+            if (n && v.stride[k] == stride[n - 1] * extent[n - 1])
+                extent[n - 1] *= v.shape[k];
+            else
+                extent[n] = v.shape[k], stride[n++] = v.stride[k];
+        }
+    }
+};
+inline bool has_rows(const View& v) { return RowLevels(v).n <= 2; }
+
 /// Of any view with dense rows, whatever its rank, if two strides describe its rows; an error otherwise.
 template <class X> Rows<X> rows_of(const View& v) {
     Rows<X> r{pointer_of<X>(v)};
-    if (!v) return r;
-    int64_t extent[2] = {1, 1}, stride[2] = {v.cols(), 0}; // innermost first, neighbours of one stride joined
-    int levels = 0;
-    for (int d = v.rank - 2; d >= 0; d--) {
-        size_t k = size_t(d);
-        if (v.shape[k] == 1) continue;
-        if (levels && v.stride[k] == stride[levels - 1] * extent[levels - 1]) {
-            extent[levels - 1] *= v.shape[k];
-            continue;
-        }
-        if (levels == 2) fail("CUDA kernel: a view of rank %d whose rows have three strides", v.rank);
-        extent[levels] = v.shape[k], stride[levels] = v.stride[k], levels++;
-    }
-    r.stride = stride[0];
-    if (levels == 2) r.group = int(extent[0]), r.group_stride = stride[1];
+    RowLevels levels(v);
+    if (levels.n > 2) fail("CUDA kernel: a view of rank %d whose rows have three strides", v.rank);
+    r.stride = levels.n ? levels.stride[0] : v.cols();
+    if (levels.n == 2) r.group = int(levels.extent[0]), r.group_stride = levels.stride[1];
     return r;
 }
 
