@@ -16,15 +16,15 @@ template <class X> struct Copy {
 };
 
 constexpr int TILE = 32, TILE_ROWS = 8;
-struct Axis {
+struct StridedAxis {
     int64_t extent = 1, to = 0, from = 0; // strides on both sides
 };
 template <class X> struct Transpose {
     X* to;
     const X* from;
-    Axis a, b;       // dense on the side that is read, on the side that is written
-    Axis outer[3];   // the rest
-    int64_t a_tiles; // along a
+    StridedAxis a, b;     // dense on the side that is read, on the side that is written
+    StridedAxis outer[3]; // the rest
+    int64_t a_tiles;      // along a
     bool add;
 };
 template <class X> __global__ void __launch_bounds__(TILE* TILE_ROWS) transpose_tiles(Transpose<X> p) {
@@ -33,7 +33,7 @@ template <class X> __global__ void __launch_bounds__(TILE* TILE_ROWS) transpose_
     int64_t batch = blockIdx.y + int64_t(blockIdx.z) * gridDim.y, to = 0, from = 0;
     if (batch >= p.outer[0].extent * p.outer[1].extent * p.outer[2].extent) return;
 #pragma unroll
-    for (const Axis& axis : p.outer) {
+    for (const StridedAxis& axis : p.outer) {
         int64_t i = batch % axis.extent;
         batch /= axis.extent, to += i * axis.to, from += i * axis.from;
     }
@@ -58,7 +58,7 @@ template <class X> static void transpose(const char* op, const View& to, const V
     Transpose<X> p{pointer_of<X>(to), pointer_of<const X>(from), {}, {}, {}, 0, to.add};
     int a = dense_axis(from), b = dense_axis(to), used = 0;
     for (int d = 0; d < to.rank; d++) {
-        Axis axis{to.shape[size_t(d)], to.stride[size_t(d)], from.stride[size_t(d)]};
+        StridedAxis axis{to.shape[size_t(d)], to.stride[size_t(d)], from.stride[size_t(d)]};
         if (d == b)
             p.b = axis;
         else if (d == a)
