@@ -44,11 +44,13 @@ GemmArgs checked(const GemmArgs& args) {
 
 } // namespace
 
-void cuda_gemm(const GemmArgs& args, float keep) {
+void cuda_gemm(const GemmArgs& args, const CudaGemmOptions& o) {
     GemmArgs g = checked(args);
+    check(!o.symmetric || (g.M == g.N && g.A == g.B && g.lda == g.ldb && g.trans_a != g.trans_b && !g.bias),
+          "gemm: a symmetric product is A A^T, without a bias");
     if (!g.M || !g.N) return;
-    if (cuda_gemm_backend() == "cublaslt" && g.K) return gemm_cublaslt(g, keep);
-    g.in == Dtype::bf16 ? gemm_bf16_cuda(g, keep, tile) : gemm_f32_cuda(g, keep, tile);
+    if (cuda_gemm_backend() == "cublaslt" && g.K) return gemm_cublaslt(g, o.keep);
+    g.in == Dtype::bf16 ? gemm_bf16_cuda(g, o, tile) : gemm_f32_cuda(g, o, tile);
 }
 
 std::string cuda_gemm_backend() {

@@ -13,12 +13,19 @@
 
 namespace nvl {
 
-/// C = (accumulate ? keep * C : 0) + ...  `keep` is for Muon. No packed weights, no swiglu, no leaves.
-void cuda_gemm(const GemmArgs& args, float keep = 1);
+struct CudaGemmOptions {
+    float keep = 1; // C = (accumulate ? keep C : 0) + ...: for Muon
+    bool symmetric =
+        false; // of A A^T (bf16) only the tiles up to the diagonal are computed, and mirrored: same bits
+};
+
+/// No packed weights, no swiglu, no leaves.
+void cuda_gemm(const GemmArgs& args, const CudaGemmOptions& options = {});
 
 /// c (M,N) from a (M,K) and b (K,N).
-inline void cuda_product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {}, float keep = 1) {
-    cuda_gemm(product_args(c, a, b, o), keep);
+inline void cuda_product(Matrix c, Matrix a, Matrix b, const ProductOptions& o = {},
+                         const CudaGemmOptions& cuda = {}) {
+    cuda_gemm(product_args(c, a, b, o), cuda);
 }
 
 /// "own" (the default) or "cublaslt"; the environment variable NVL_GEMM names the first choice.

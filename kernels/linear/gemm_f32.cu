@@ -127,10 +127,10 @@ template <class T> void launch(const GemmArgs& g, float keep) {
 
 } // namespace
 
-void gemm_f32_cuda(const GemmArgs& g, float keep, const std::string& wanted) {
+void gemm_f32_cuda(const GemmArgs& g, const CudaGemmOptions& o, const std::string& wanted) {
     bool fills = ceil_div(g.M, Large::BM) * ceil_div(g.N, Large::BN) >= multiprocessors();
     bool large = wanted == "large" || (wanted == "auto" && fills);
-    large ? launch<Large>(g, keep) : launch<Small>(g, keep);
+    large ? launch<Large>(g, o.keep) : launch<Small>(g, o.keep);
 }
 
 } // namespace nvl

@@ -2,13 +2,14 @@
 #pragma once
 #include <string>
 
+#include "kernels/linear/gemm_cuda.h"
 #include "kernels/linear/gemm_epilogue.cuh"
 
 namespace nvl {
 
 /// `tile`: see set_cuda_gemm_tile.
-void gemm_bf16_cuda(const GemmArgs& g, float keep, const std::string& tile);
-void gemm_f32_cuda(const GemmArgs& g, float keep, const std::string& tile);
+void gemm_bf16_cuda(const GemmArgs& g, const CudaGemmOptions& o, const std::string& tile);
+void gemm_f32_cuda(const GemmArgs& g, const CudaGemmOptions& o, const std::string& tile);
 void gemm_cublaslt(const GemmArgs& g, float keep);
 
 } // namespace nvl

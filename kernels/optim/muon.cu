@@ -93,12 +93,12 @@ template <class P> void iterate(const View& x, const View& low, const View& gram
     if (x.dim(0) > x.dim(1)) X = X.t(), L = L.t();
     each("newton_schulz: normalise", n, Normalise<P>{px, pl, norm_scale(x, o.norm_eps)});
     for (int k = 0; k < o.iterations; k++) {
-        cuda_product(matrix(gram), L, L.t());
-        cuda_product(matrix(square), matrix(gram), matrix(gram).t());
+        cuda_product(matrix(gram), L, L.t(), {}, {.symmetric = true});
+        cuda_product(matrix(square), matrix(gram), matrix(gram).t(), {}, {.symmetric = true});
         each("newton_schulz: polynomial", gram.numel(),
              Polynomial<P>{pointer_of<P>(poly), pointer_of<const P>(gram), pointer_of<const float>(square),
                            float(o.b), float(o.c)});
-        cuda_product(X, matrix(poly), L, {.add = true}, float(o.a));
+        cuda_product(X, matrix(poly), L, {.add = true}, {.keep = float(o.a)});
         each("newton_schulz: round", n, Lower<P>{pl, px});
     }
 }
