@@ -27,7 +27,7 @@ std::shared_ptr<const PackedWeight> PackedWeights::find(const Tensor& w) const {
 void PackedWeights::add(const Tensor& w) {
     check(w.shape().rank == 2 && w.buffer->data, "pack: %s is %s; expected a persistent matrix", w.name(),
           w.shape().text().c_str());
-    if (find(w)) return;
+    if (w.buffer->device != Device::cpu || find(w)) return;
     Matrix m = matrix(view_of(w, w.buffer->data));
     std::vector<std::byte> rows; // of a transposed view
     if (m.transposed) {

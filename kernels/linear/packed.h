@@ -17,7 +17,8 @@ namespace nvl {
 
 class PackedWeights {
 public:
-    /// w (F, C), f32 or bf16, persistent; or the transposed view of a (C, F), as given to linear().
+    /// w (F, C), f32 or bf16, persistent; or the transposed view of a (C, F), as given to linear(). On a GPU
+    /// there is nothing to pack: its products read rows as they are.
     void add(const Tensor& w);
     int64_t bytes() const;
     /// The packed copy of exactly this view, or null.
