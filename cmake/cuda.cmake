@@ -6,6 +6,9 @@
 # language would link its own runtime library.
 set(VGPU_COMMANDS forward generate evaluate pretrain sft)
 
+function(vgpu_own_tests) # until it is known that they can be built
+endfunction()
+
 find_program(NVL_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
 if(NVL_CUDA STREQUAL "off" OR NOT NVL_NVCC)
   if(NVL_CUDA STREQUAL "real")
@@ -88,4 +91,19 @@ function(vgpu_program name)
   target_link_libraries(vgpu_${name} PRIVATE nvl_cuda vgpu)
   set_target_properties(vgpu_${name} PROPERTIES OUTPUT_NAME ${name}
                         RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/vgpu)
+endfunction()
+
+# tests/vgpu: the virtual GPU itself, with kernels of its own
+function(vgpu_own_tests)
+  set(objects)
+  file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/vgpu/*.cu)
+  foreach(file ${kernels})
+    cuda_object(objects ${file})
+  endforeach()
+  add_executable(vgpu_tests ${ARGN} ${objects})
+  if(objects)
+    set_source_files_properties(${objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+  endif()
+  target_link_libraries(vgpu_tests PRIVATE vgpu GTest::gtest_main)
+  gtest_discover_tests(vgpu_tests DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300)
 endfunction()

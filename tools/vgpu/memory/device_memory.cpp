@@ -148,7 +148,7 @@ bool DeviceMemory::release(uint64_t address) {
     used_ -= round_up(a.bytes);
     region_.drop(address - begin_, a.bytes);
     shadow_->drop(address, a.bytes);
-    released_.emplace(options_.checked ? ++count_ : round_up(a.bytes) + RED_ZONE, address);
+    released_.emplace(options_.checked ? ++releases_ : round_up(a.bytes) + RED_ZONE, address);
     return true;
 }
 

@@ -83,7 +83,7 @@ private:
     mutable std::shared_mutex mutex_; // of everything below
     std::map<uint64_t, Allocation> allocations_;
     std::multimap<uint64_t, uint64_t> released_; // order of re-use (size or time) -> address
-    uint64_t used_ = 0, count_ = 0;
+    uint64_t used_ = 0, count_ = 0, releases_ = 0;
     std::mutex lock_mutex_;
     std::atomic<int> unlocked_ = 0;
 };
