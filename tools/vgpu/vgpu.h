@@ -21,6 +21,7 @@ struct Options {
     bool check = true;               // races, bounds, initialisation, ...
     bool count = false;              // traffic and instructions of kernels
     bool leaks = false;              // at exit, memory that was not freed is a finding
+    bool permute = false;            // NCCL adds the ranks in an order drawn from the seed, not 0, 1, 2, ...
     bool verbose = false;            // refused calls are printed when they happen
     Numerics numerics = Numerics::sequential;
     static Options from_environment();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 using namespace vgpu;
+using namespace vgpu::cublaslt;
 
 namespace {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <cublasLt.h>
 
-namespace vgpu {
+namespace vgpu::cublaslt {
 
 struct MatmulDesc {
     int32_t compute, scale, pointer_mode, transa, transb, transc, fill;
@@ -44,4 +44,4 @@ template <class X, class Opaque> const X* inside(const Opaque* opaque) {
     return reinterpret_cast<const X*>(opaque);
 }
 
-} // namespace vgpu
+} // namespace vgpu::cublaslt

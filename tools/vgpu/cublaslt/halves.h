@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace vgpu {
+namespace vgpu::cublaslt {
 
 inline uint32_t bits_of(float x) {
     uint32_t u;
@@ -41,4 +41,4 @@ inline uint16_t to_f16(float x) {
     return sign | uint16_t((u + 0xfff + ((u >> 13) & 1)) >> 13);
 }
 
-} // namespace vgpu
+} // namespace vgpu::cublaslt

@@ -15,6 +15,8 @@ struct cublasLtContext {
 };
 
 using namespace vgpu;
+using namespace vgpu::cuda;
+using namespace vgpu::cublaslt;
 
 namespace {
 

@@ -8,7 +8,7 @@
 
 #include "tools/vgpu/cublaslt/halves.h"
 
-namespace vgpu {
+namespace vgpu::cublaslt {
 
 float get(Type t, const void* p, size_t i) {
     if (t == Type::f32) return static_cast<const float*>(p)[i];
@@ -100,4 +100,4 @@ void product(float* sums, const Operand& a, const Operand& b, int64_t m, int64_t
     }
 }
 
-} // namespace vgpu
+} // namespace vgpu::cublaslt

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace vgpu {
+namespace vgpu::cublaslt {
 
 enum class Type : uint8_t { f32, f16, bf16 };
 constexpr size_t bytes_of(Type t) { return t == Type::f32 ? 4 : 2; }
@@ -23,4 +23,4 @@ struct Operand {
 /// its bits do not depend on the number of threads.
 void product(float* sums, const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t k, int threads);
 
-} // namespace vgpu
+} // namespace vgpu::cublaslt

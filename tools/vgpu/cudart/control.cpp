@@ -1,7 +1,7 @@
 // vgpu.h, and the run of one kernel under its observers.
 #include "tools/vgpu/cudart/runtime.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 void Runtime::run_kernel(Op& op, Launch& l) {
     launches[l.function->name]++;
@@ -21,6 +21,12 @@ void Runtime::report_leaks() {
                         " bytes was not freed");
         }
 }
+
+} // namespace vgpu::cuda
+
+namespace vgpu {
+
+using cuda::Runtime, cuda::runtime;
 
 namespace {
 template <class F> auto locked(F f) {

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <optional>
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 namespace {
 
@@ -96,4 +96,4 @@ Work fill_work(Rect to, int value, size_t width, size_t height) {
     return w;
 }
 
-} // namespace vgpu
+} // namespace vgpu::cuda

@@ -2,7 +2,7 @@
 #pragma once
 #include "tools/vgpu/cudart/runtime.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 /// `height` rows of `width` bytes.
 struct Rect {
@@ -19,4 +19,4 @@ bool check_touch(const std::string& what, uint64_t address, size_t bytes, bool r
 Work copy_work(Rect to, Rect from, size_t width, size_t height);
 Work fill_work(Rect to, int value, size_t width, size_t height);
 
-} // namespace vgpu
+} // namespace vgpu::cuda

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 const Model& model_of(int arch) {
     static const Model models[] = {{80, "vgpu A100", 108, 164 << 10, 40 << 20, 5120, 1410000, 1215000},
@@ -119,9 +119,10 @@ cudaDeviceProp properties(const Device& d, int arch) {
 
 } // namespace
 
-} // namespace vgpu
+} // namespace vgpu::cuda
 
 using namespace vgpu;
+using namespace vgpu::cuda;
 
 extern "C" {
 

@@ -3,7 +3,7 @@
 #pragma once
 #include "tools/vgpu/cudart/runtime.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 struct Model {
     int arch;
@@ -20,4 +20,4 @@ inline size_t shared_optin(int arch) { return size_t(model_of(arch).shared_per_m
 int registers_of_block(int per_thread, int threads);
 int blocks_per_multiprocessor(int arch, const CUkern_st::State& kernel, dim3 block, size_t dynamic_shared);
 
-} // namespace vgpu
+} // namespace vgpu::cuda

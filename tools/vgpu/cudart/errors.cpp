@@ -2,6 +2,7 @@
 #include "tools/vgpu/cudart/runtime.h"
 
 using namespace vgpu;
+using namespace vgpu::cuda;
 
 namespace {
 

@@ -6,7 +6,7 @@
 
 #include "tools/vgpu/machine/module.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 namespace {
 
@@ -152,4 +152,4 @@ std::map<std::string, Resources> resources_of(std::string_view cubin) {
     return found;
 }
 
-} // namespace vgpu
+} // namespace vgpu::cuda

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 struct Image {
     bool ptx = false;
@@ -43,4 +43,4 @@ struct Resources {
 /// By mangled name of the kernel, from .nv.info of a cubin.
 std::map<std::string, Resources> resources_of(std::string_view cubin);
 
-} // namespace vgpu
+} // namespace vgpu::cuda

@@ -9,7 +9,7 @@
 #include "tools/vgpu/machine/launch.h"
 #include "tools/vgpu/vgpu.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 namespace {
 
@@ -116,9 +116,10 @@ thread_local std::vector<Config> pushed;
 
 } // namespace
 
-} // namespace vgpu
+} // namespace vgpu::cuda
 
 using namespace vgpu;
+using namespace vgpu::cuda;
 
 extern "C" {
 

@@ -7,6 +7,7 @@
 #include "tools/vgpu/cudart/copy.h"
 
 using namespace vgpu;
+using namespace vgpu::cuda;
 
 namespace {
 

@@ -7,7 +7,7 @@
 
 #include "tools/vgpu/cudart/runtime.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 Binary::Loaded& Runtime::load(Binary& b, int number) {
     if (auto it = b.loaded.find(number); it != b.loaded.end()) return it->second;
@@ -69,9 +69,10 @@ const Variable& Runtime::variable(const void* shadow) {
     return *v;
 }
 
-} // namespace vgpu
+} // namespace vgpu::cuda
 
 using namespace vgpu;
+using namespace vgpu::cuda;
 
 extern "C" {
 

@@ -4,7 +4,7 @@
 
 #include "tools/vgpu/machine/module.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 namespace {
 constexpr size_t LONGEST = 4096; // pending ops; beyond it some run early, which is allowed and saves memory
@@ -140,9 +140,26 @@ void Queue::wait(const std::vector<OpRef>& ops) {
             changed_.notify_all();
         waiting_.erase(std::this_thread::get_id());
         std::chrono::duration<double> waited = std::chrono::steady_clock::now() - last;
-        if (hopeless || waited.count() > patience)
-            throw Error("waits for ever, for ranks that have not called: " + stuck());
+        if (hopeless || waited.count() > patience) {
+            std::string text = "waits for ever, for ranks that have not called: " + stuck();
+            drop();
+            throw Deadlock(text);
+        }
     }
+}
+
+// Nobody gets a result any more, but later work is not held up.
+void Queue::drop() {
+    for (const OpRef& op : pending_) op->done = true, op->after.clear();
+    clear();
+    changed_.notify_all();
+}
+
+void Queue::wait_for_others(const std::function<bool()>& happened, const std::string& what) {
+    changed_.notify_all();
+    auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(patience);
+    while (!happened())
+        if (changed_.wait_until(mutex, until) == std::cv_status::timeout && !happened()) throw Deadlock(what);
 }
 
 void Queue::wait_all() { wait(std::vector<OpRef>(pending_)); }
@@ -155,4 +172,4 @@ void Queue::rank_thread(bool is_one) {
     changed_.notify_all();
 }
 
-} // namespace vgpu
+} // namespace vgpu::cuda

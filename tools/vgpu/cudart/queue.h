@@ -13,7 +13,9 @@
 #include <thread>
 #include <vector>
 
-namespace vgpu {
+#include "tools/vgpu/machine/module.h"
+
+namespace vgpu::cuda {
 
 struct Op;
 using OpRef = std::shared_ptr<Op>;
@@ -49,13 +51,20 @@ struct Op {
 };
 
 /// All members are called with `mutex` held (it is recursive: an op that runs may ask things).
+struct Deadlock : Error {
+    using Error::Error;
+};
+
 class Queue {
 public:
     std::recursive_mutex mutex;
 
     OpRef submit(Work work, uint32_t lane, std::vector<OpRef> after);
-    /// Runs until all of these are done. Throws Error when they never will be.
+    /// Runs until all of these are done. Throws Deadlock when they never will be; then all that is pending is
+    /// dropped.
     void wait(const std::vector<OpRef>& ops);
+    /// Waits for something that other threads of the host do.
+    void wait_for_others(const std::function<bool()>& happened, const std::string& what);
     /// Runs one op if there is one that may run.
     bool step();
     void wait_all();
@@ -80,6 +89,7 @@ private:
     uint64_t draw();
     bool nobody_else() const;
     std::string stuck() const;
+    void drop();
 
     std::vector<OpRef> pending_; // not done, in order of submission
     std::vector<OpRef> ready_;   // of those: all edges are done
@@ -90,4 +100,4 @@ private:
     std::set<std::thread::id> ranks_, waiting_;
 };
 
-} // namespace vgpu
+} // namespace vgpu::cuda

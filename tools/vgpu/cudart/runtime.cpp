@@ -6,7 +6,7 @@
 
 #include "tools/vgpu/vgpu.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 namespace {
 
@@ -64,7 +64,10 @@ void refuse_quietly(cudaError_t status, const char* f, ...) {
     throw refusal;
 }
 
-Options Options::from_environment() {
+} // namespace vgpu::cuda
+
+vgpu::Options vgpu::Options::from_environment() {
+    using vgpu::cuda::number_from;
     Options o;
     o.arch = int(number_from("VGPU_ARCH", 80));
     o.devices = int(number_from("VGPU_DEVICES", 1));
@@ -74,6 +77,7 @@ Options Options::from_environment() {
     o.check = number_from("VGPU_CHECK", 1) != 0;
     o.leaks = number_from("VGPU_LEAKS", 0) != 0;
     o.count = number_from("VGPU_COUNT", 0) != 0;
+    o.permute = number_from("VGPU_PERMUTE", 0) != 0;
     o.verbose = number_from("VGPU_VERBOSE", 0) != 0;
     if (o.arch != 80 && o.arch != 90 && o.arch != 100) {
         std::fprintf(stderr, "vgpu: VGPU_ARCH=%d: there are 80, 90 and 100\n", o.arch);
@@ -81,6 +85,8 @@ Options Options::from_environment() {
     }
     return o;
 }
+
+namespace vgpu::cuda {
 
 // Never destroyed: static destructors of the program still free their memory.
 Runtime& runtime() {
@@ -277,4 +283,4 @@ int Runtime::workers() const {
     return n ? int(n) : 1;
 }
 
-} // namespace vgpu
+} // namespace vgpu::cuda

@@ -15,19 +15,19 @@
 #include "tools/vgpu/report.h"
 #include "tools/vgpu/vgpu.h"
 
-namespace vgpu {
+namespace vgpu::cuda {
 struct Capture;
 struct Binary;
-} // namespace vgpu
+} // namespace vgpu::cuda
 
 struct CUstream_st {
     int device = 0;
     bool legacy = false, blocking = true, alive = true;
     int priority = 0;
     uint32_t lane = 0;
-    vgpu::OpRef last;               // the newest op of the stream
-    std::vector<vgpu::OpRef> gates; // waited for by the next op (cudaStreamWaitEvent)
-    vgpu::Capture* capture = nullptr;
+    vgpu::cuda::OpRef last;               // the newest op of the stream
+    std::vector<vgpu::cuda::OpRef> gates; // waited for by the next op (cudaStreamWaitEvent)
+    vgpu::cuda::Capture* capture = nullptr;
     std::vector<CUgraphNode_st*> frontier; // while it captures: what the next node comes after
 };
 
@@ -35,18 +35,18 @@ struct CUevent_st {
     int device = 0;
     unsigned flags = 0;
     bool alive = true;
-    vgpu::OpRef op; // the last record
-    vgpu::Capture* capture = nullptr;
+    vgpu::cuda::OpRef op; // the last record
+    vgpu::cuda::Capture* capture = nullptr;
     std::vector<CUgraphNode_st*> nodes; // the record, when it was captured
 };
 
 /// A kernel as the host knows it.
 struct CUkern_st {
-    vgpu::Binary* binary = nullptr;
+    vgpu::cuda::Binary* binary = nullptr;
     std::string name; // mangled
     struct State {    // of one device
         const vgpu::Function* function = nullptr;
-        vgpu::Resources resources;
+        vgpu::cuda::Resources resources;
         std::optional<int> max_dynamic_shared;
         bool non_portable_cluster = false;
     };
@@ -54,7 +54,7 @@ struct CUkern_st {
 };
 
 struct CUgraphNode_st {
-    vgpu::Work work;
+    vgpu::cuda::Work work;
     std::vector<CUgraphNode_st*> after;
     int index = 0;
 };
@@ -64,16 +64,16 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
     struct Node {
-        vgpu::Work work;
+        vgpu::cuda::Work work;
         std::vector<int> after;
     };
     std::vector<Node> nodes;
     std::vector<uint32_t> lanes; // of the nodes
     bool alive = true;
-    vgpu::OpRef last; // launches of one graph run one after the other
+    vgpu::cuda::OpRef last; // launches of one graph run one after the other
 };
 
-namespace vgpu {
+namespace vgpu::cuda {
 
 /// Streams that record into one graph.
 struct Capture {
@@ -196,4 +196,4 @@ template <class F> cudaError_t call(const char* name, F body) {
     }
 }
 
-} // namespace vgpu
+} // namespace vgpu::cuda

@@ -4,6 +4,7 @@
 #include "tools/vgpu/cudart/runtime.h"
 
 using namespace vgpu;
+using namespace vgpu::cuda;
 
 namespace {
 
