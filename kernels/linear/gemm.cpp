@@ -139,6 +139,8 @@ double gemm_peak_gflops(Dtype dtype) {
             for (int64_t i = 0; i < WORDS * (v.width(v.MR) + v.NR) + 512; i++)
                 a[i] = 0x3f803f80; // 1.0, or two bf16 of 1.0
             GemmTile t{};
+            GemmLines none;
+            t.read = &none;
             t.a = a, t.b = b, t.words = WORDS, t.leaves = 1, t.b_panel = 0, t.prefetch_b = 0;
             t.out = reinterpret_cast<float*>(b + WORDS * v.NR + 512), t.out_row = v.NR;
             GemmKernel kernel = v.kernel(dtype, v.MR, 1);

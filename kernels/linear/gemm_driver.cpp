@@ -61,21 +61,6 @@ struct Groups {
     }
 };
 
-/// Hands out the cache lines of a rectangle of memory, row by row.
-struct LineCursor {
-    const char* row = nullptr;
-    int64_t rows = 0, stride = 0, bytes = 0, at = 0;
-    int64_t count() const { return rows * ceil_div(bytes, 64); }
-    int take(const char** lines, int64_t most) {
-        int n = 0;
-        for (; n < most && rows > 0; n++) {
-            lines[n] = row + at;
-            if ((at += 64) >= bytes) at = 0, row += stride, rows--;
-        }
-        return n;
-    }
-};
-
 /// [0, n) shared out in pieces: a thread first takes its own part (so it meets the memory that it wrote the
 /// time before, on any machine where the cores are far apart), then what others have left.
 class Shares {
@@ -100,14 +85,11 @@ private:
     std::atomic<int64_t> taken_[PRIVATE] = {};
 };
 
-/// What a tile asks of memory while it multiplies.
-constexpr int64_t AHEAD = 128; // lines
+/// What is packed next, and how many of its lines a tile asks for while it multiplies.
 struct Ahead {
-    LineCursor source; // of what is packed next, `per_tile` lines with every tile
+    GemmLines lines;
     int64_t per_tile;
-    int written = 0, read = 0;
-    const char *write_lines[AHEAD], *read_lines[2 * AHEAD];
-    Ahead(LineCursor s, int64_t tiles) : source(s), per_tile(std::min(AHEAD, ceil_div(s.count(), tiles))) {}
+    Ahead(GemmLines l, int64_t tiles) : lines(l), per_tile(ceil_div(l.left, tiles)) {}
 };
 
 } // namespace
@@ -227,7 +209,7 @@ struct GemmDriver {
     }
     /// The same for at most block_n panels of B; `next` is what this thread packs afterwards.
     void block_of_columns(const uint32_t* packed_a, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
-                          LineCursor next) const {
+                          GemmLines next) const {
         if (i0 >= i1) return;
         float* tiles = scratch_tiles();
         const uint32_t* b = g.packed ? packed_b(*g.packed) + j0 * words * NR : pack_b(j0, j1 - j0);
@@ -244,15 +226,15 @@ struct GemmDriver {
         return reinterpret_cast<float*>(scratch(size_t(block_floats + local) * 4, SLOT_TILES));
     }
     /// Where panels [j0, j1) of B, or [i0, i1) of A, lie before they are packed.
-    LineCursor source_of_b(int64_t j0, int64_t j1) const {
+    GemmLines source_of_b(int64_t j0, int64_t j1) const {
         if (g.packed || few_rows || j0 >= j1) return {};
         return source(g.B, g.ldb, g.trans_b, j0 * NR, std::min(g.N, j1 * NR));
     }
-    LineCursor source_of_a(int64_t i0, int64_t i1) const {
+    GemmLines source_of_a(int64_t i0, int64_t i1) const {
         if (i0 >= i1) return {};
         return source(g.A, g.lda, !g.trans_a, row_of(i0), row_of(i1));
     }
-    LineCursor source(const void* data, int64_t ld, bool k_dense, int64_t from, int64_t to) const {
+    GemmLines source(const void* data, int64_t ld, bool k_dense, int64_t from, int64_t to) const {
         int64_t size = size_of(g.in), n = to - from;
         auto* start = static_cast<const char*>(data) + from * (k_dense ? ld : 1) * size;
         return {start, k_dense ? n : g.K, ld * size, (k_dense ? g.K : n) * size};
@@ -301,7 +283,6 @@ struct GemmDriver {
         t.b_panel = words * NR, t.prefetch_b = (few_rows && wide == 1 ? 32 : 16) * NR;
         t.prefetch_far = (few_rows ? 256 : 64) * NR; // 8 rows, W in memory: 27 GB/s, without it 18 (read: 33)
         t.init = piece ? pieces : nullptr, t.local = local, t.merges = 0, t.tile_panel = TILE;
-        ahead.written = ahead.read = 0;
         bool leaf_ends = piece + 1 == k.pieces, last = leaf_ends && group + 1 == k.groups, to_c = false;
         if (!leaf_ends) {
             t.out = pieces;
@@ -319,10 +300,10 @@ struct GemmDriver {
                 t.out_row = e.ldc, t.out_panel = NR, t.out_bf16 = e.out == Dtype::bf16;
                 t.bias = e.bias ? e.bias + c0 : nullptr;
             }
-            add_outputs(ahead, row_of(i), rows, swiglu ? c0 / 2 : c0, wide);
+            int64_t size = size_of(e.out), at = row_of(i) * e.ldc + (swiglu ? c0 / 2 : c0);
+            t.written = {static_cast<const char*>(e.c) + at * size, rows, e.ldc * size, wide * NR * size};
         }
-        ahead.read += ahead.source.take(ahead.read_lines + ahead.read, ahead.per_tile);
-        t.written = {ahead.write_lines, ahead.written}, t.read = {ahead.read_lines, ahead.read};
+        t.read = &ahead.lines, t.reads = ahead.per_tile;
         v.kernel(g.in, rows, wide)(t);
         if (!last || to_c) return;
         for (int x = 0; x < wide; x++) {
@@ -330,17 +311,6 @@ struct GemmDriver {
             if (swiglu) cols = int(std::min<int64_t>(NR / 2, g.N / 2 - (j + x) * (NR / 2)));
             v.finish(done + x * TILE, rows, cols, e, row_of(i), (j + x) * (swiglu ? NR / 2 : NR));
         }
-    }
-
-    /// The lines of C that a tile ends in (stores that miss drain one by one), and those of its residual.
-    void add_outputs(Ahead& ahead, int64_t row, int rows, int64_t col, int wide) const {
-        int64_t bytes = wide * NR * size_of(e.out), room = AHEAD;
-        auto lines = [&](const void* base, int64_t ld) -> LineCursor {
-            return {static_cast<const char*>(base) + (row * ld + col) * size_of(e.out), rows,
-                    ld * size_of(e.out), bytes};
-        };
-        ahead.written = lines(e.c, e.ldc).take(ahead.write_lines, room);
-        if (e.residual) ahead.read = lines(e.residual, e.ldr).take(ahead.read_lines, room);
     }
 };
 

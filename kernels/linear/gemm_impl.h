@@ -42,6 +42,21 @@ INLINE V fma(V a, V b, V c) {
     return c;
 #endif
 }
+// 16 bits to 32 and back. GCC 12 takes the vectors apart where the instruction set has it in one.
+INLINE U widen(const void* p) {
+#if GEMM_LANES == 16
+    return (U)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p)));
+#else
+    return __builtin_convertvector(*static_cast<const HMem*>(p), U);
+#endif
+}
+INLINE void narrow(void* p, U x) {
+#if GEMM_LANES == 16
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)x));
+#else
+    *static_cast<HMem*>(p) = __builtin_convertvector(x, H);
+#endif
+}
 INLINE V broadcast(const uint32_t* p) { return bits(U{} + *p); } // as integers: two bf16 may look like a NaN
 
 struct F32 {
@@ -70,11 +85,11 @@ struct OutF32 {
 };
 struct OutBf16 {
     using E = uint16_t;
-    INLINE V read(const E* p) { return bits(__builtin_convertvector(*(const HMem*)p, U) << 16); }
+    INLINE V read(const E* p) { return bits(widen(p) << 16); }
     INLINE void write(E* p, V x) { // to nearest, ties to even; NaN to the quiet one
         U u = (U)x, r = (u + 0x7fff + (u >> 16 & 1)) >> 16;
         r = (U)pick(x == x, bits(r), bits(U{} + 0x7fc0));
-        *(HMem*)p = __builtin_convertvector(r, H);
+        narrow(p, r);
     }
 };
 
@@ -103,14 +118,20 @@ INLINE void step(const uint32_t* a, const uint32_t* b, const GemmTile& t, V (&c)
         UNROLL for (int j = 0; j < COLS; j++) c[i][j] = T::dot(c[i][j], x, row[j]);
     }
 }
+INLINE const char* next_line(GemmLines& l) {
+    const char* at = l.at;
+    bool end = --l.line == 0;
+    l.at += end ? l.skip : 64, l.line = end ? l.row : l.line, l.left--;
+    return at;
+}
 template <class T, int ROWS, int COLS>
 INLINE void chain(const uint32_t* __restrict a, const uint32_t* __restrict b, const GemmTile& t,
-                  GemmAhead& written, GemmAhead& read, V (&c)[ROWS][COLS]) {
+                  GemmLines& written, GemmLines& read, V (&c)[ROWS][COLS]) {
     constexpr int STEPS = 4;
     int64_t k = 0;
     for (; k + STEPS <= t.words; k += STEPS) {
-        if (written.count > 0) written.count--, __builtin_prefetch(*written.lines++, 1, 3);
-        if (read.count > 0) read.count--, __builtin_prefetch(*read.lines++, 0, 2);
+        if (written.left > 0) __builtin_prefetch(next_line(written), 1, 3);
+        if (read.left > 0) __builtin_prefetch(next_line(read), 0, 2);
         UNROLL for (int s = 0; s < STEPS; s++, a += width_of(ROWS), b += NR) step<T>(a, b, t, c);
     }
     for (; k < t.words; k++, a += width_of(ROWS), b += NR) step<T>(a, b, t, c);
@@ -143,7 +164,9 @@ INLINE void store_tile(float* s, int64_t row, int64_t panel, const V (&c)[ROWS][
 template <class T, int ROWS, int PANELS> __attribute__((noinline)) void tile_kernel(const GemmTile& t) {
     constexpr int COLS = PANELS * NV, TILE = MR * NR;
     V c[ROWS][COLS];
-    GemmAhead written = t.written, read = t.read;
+    GemmLines written = t.written, read = *t.read;
+    int64_t later = read.left > t.reads ? read.left - t.reads : 0;
+    read.left -= later;
     for (int leaf = 0;; leaf++) {
         UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < COLS; j++) c[i][j] = V{};
         if (t.init)
@@ -158,6 +181,7 @@ template <class T, int ROWS, int PANELS> __attribute__((noinline)) void tile_ker
     }
     for (int m = 0; m < t.merges; m++) add_tile(t.merge[m], t.tile_panel, c);
     store_out(t, c);
+    read.left += later, *t.read = read;
 }
 
 template <int... I> struct Rows {};
@@ -200,6 +224,15 @@ INLINE void transpose(V (&r)[W]) {
     if constexpr (W >= 16) swap_blocks<8>(r);
     if constexpr (W >= 8) swap_blocks<4>(r);
     swap_blocks<2>(r), swap_blocks<1>(r);
+}
+
+/// Two rows of 2 W bf16 to 2 W pairs.
+INLINE void interleave(V& a, V& b) {
+    typedef uint16_t HH __attribute__((vector_size(4 * W)));
+    HH low, high;
+    for (int i = 0; i < 2 * W; i++) low[i] = uint16_t(i / 2 + i % 2 * 2 * W), high[i] = uint16_t(low[i] + W);
+    V first = (V)__builtin_shuffle((HH)a, (HH)b, low);
+    b = (V)__builtin_shuffle((HH)a, (HH)b, high), a = first;
 }
 
 /// The first `width` lanes, a power of two; all of them if it is larger.
@@ -247,17 +280,30 @@ void pack_columns(const typename T::E* s, int64_t ld, int n, int64_t K, uint32_t
         if constexpr (T::PER_WORD == 1) {
             store_lanes(out + k * width, load(s + k * ld), width);
         } else {
-            auto row = [&](int64_t r) { return __builtin_convertvector(*(const HMem*)(s + r * ld), U); };
-            store_lanes(out + k * width, bits(row(2 * k) | row(2 * k + 1) << 16), width);
+            U low = widen(s + 2 * k * ld), high = widen(s + (2 * k + 1) * ld);
+            store_lanes(out + k * width, bits(low | high << 16), width);
         }
     }
     for (; k < words; k++)
         for (int i = 0; i < n; i++) out[k * width + i] = word<T>(s + i, ld, k * T::PER_WORD, K);
 }
 
+// A whole panel of B, K being the slow index: both its vectors in one pass over the rows.
+template <class T> void pack_panel(const typename T::E* s, int64_t ld, int64_t K, uint32_t* out) {
+    int64_t words = K / T::PER_WORD;
+    for (int64_t k = 0; k < words; k++, s += T::PER_WORD * ld, out += NR) {
+        V first = load(s), second = T::PER_WORD == 1 ? load(s + W) : load(s + ld);
+        if constexpr (T::PER_WORD == 2) interleave(first, second);
+        store(out, first), store(out + W, second);
+    }
+    if (words * T::PER_WORD < K)
+        for (int i = 0; i < NR; i++) out[i] = s[i];
+}
+
 template <class T>
 void pack_as(const void* src, int64_t ld, bool k_major, int n, int64_t K, uint32_t* out, int width) {
     auto* s = static_cast<const typename T::E*>(src);
+    if (k_major && n == NR && width == NR) return pack_panel<T>(s, ld, K, out);
     for (int i = 0; i < n; i += W) {
         int lanes = n - i < W ? n - i : W;
         if (k_major)

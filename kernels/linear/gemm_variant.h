@@ -13,11 +13,18 @@ namespace nvl {
 
 constexpr int GEMM_MAX_LEVELS = 3;
 
-/// Lines of memory to ask for while multiplying, a few steps of K apart: asked for at once, they fill the
-/// queue of misses, and the panels' own loads wait behind them.
-struct GemmAhead {
-    const char* const* lines;
-    int count;
+/// The cache lines of a rectangle of memory, row by row. The kernel asks for one every few steps of K: asked
+/// for at once, they fill the queue of misses, and the panels' own loads wait behind them.
+struct GemmLines {
+    const char* at = nullptr;
+    int64_t left = 0;          // lines not asked for yet
+    int64_t line = 0, row = 0; // left in this row, in every row
+    int64_t skip = 0;          // bytes from the last line of a row to the next row
+    GemmLines() = default;
+    GemmLines(const void* data, int64_t rows, int64_t stride, int64_t bytes)
+        : at(static_cast<const char*>(data)), row((bytes + 63) / 64) {
+        left = rows * row, line = row, skip = stride - (row - 1) * 64;
+    }
 };
 
 /// One call of the micro-kernel: `leaves` chains of `words` words for a tile of rows x (panels * NR), summed
@@ -37,7 +44,9 @@ struct GemmTile {
     int64_t out_row, out_panel; // elements between rows, between panels
     const float* bias;          // added to every row before it is stored, or null
     bool out_bf16;              // out is bf16, rounded here
-    GemmAhead written, read;    // lines of C that this tile ends with; lines of B that are packed next
+    GemmLines written;          // lines of C that the tile ends in
+    GemmLines* read;            // lines of an operand that is packed next, and how many to ask for
+    int64_t reads;
 };
 using GemmKernel = void (*)(const GemmTile&);
 
