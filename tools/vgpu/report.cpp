@@ -43,6 +43,7 @@ const char* name_of(Fault fault) {
     case Fault::leak: return "LEAK";
     case Fault::launch_limit: return "LAUNCH_LIMIT";
     case Fault::deadlock: return "DEADLOCK";
+    case Fault::trap: return "TRAP";
     case Fault::api: return "API";
     }
     return "UNKNOWN";

@@ -24,6 +24,7 @@ enum class Fault : uint8_t {
     leak,
     launch_limit,
     deadlock,
+    trap, // the kernel stopped itself, or an assertion of it failed
     api // a call that the real library would refuse or leave undefined
 };
 const char* name_of(Fault);
