@@ -15,7 +15,7 @@ help:
 	@echo "make speedrun     from nothing to a model that chats: corpus, tokenizer, pretraining, tuning, report"
 	@echo "make chat-smollm2 obtain SmolLM2-135M-Instruct and chat with it"
 	@echo "make bench        every op against the floors of this machine, and a whole training step"
-	@echo "make cuda         the CUDA build (not there yet: says so)"
+	@echo "make cuda         everything with CUDA into $(BUILD)-cuda/bin: --device cuda (needs nvcc and a GPU to run on)"
 	@echo "make style        formatting, file lengths, include directions;  make format  applies clang-format"
 
 setup:
@@ -53,8 +53,10 @@ chat-smollm2: setup
 	@bash tools/get_smollm2.sh
 	@$(BUILD)/bin/chat --model models/cache/SmolLM2-135M-Instruct.Q4_1.gguf
 
-cuda:
-	@echo "make cuda: no CUDA kernels in this version; every op runs on the CPU" >&2; exit 1
+# CUDA kernels for every architecture, linked with the CUDA libraries. Without a GPU: $(BUILD)/bin/vgpu/NAME.
+cuda: setup
+	@cmake -S . -B $(BUILD)-cuda -G Ninja -DNVL_CUDA=real "-DNVL_CUDA_ARCHS=80;90a;100" -DNVL_TESTS=OFF $(CMAKE_FLAGS) >/dev/null
+	@cmake --build $(BUILD)-cuda -j $(JOBS)
 
 style:
 	@bash .ci/check_style.sh
@@ -62,4 +64,4 @@ format:
 	@clang-format -i $$(git ls-files -- '*.cpp' '*.h')
 
 clean:
-	@rm -rf $(BUILD) $(BUILD)-asan
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda

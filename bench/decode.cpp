@@ -59,7 +59,7 @@ int run(int argc, char** argv) {
     auto& kernels = args.flag("kernels", "also the time of each kernel in the best step");
     args.common("bf16");
     if (!args.parse(argc, argv)) return 0;
-    auto loaded = load_for_inference(path, dtype_from(args.dtype()));
+    auto loaded = load_for_inference(path, dtype_from(args.dtype()), device_from(args.device()));
     double bandwidth = read_bandwidth();
     std::printf("%s %s, %ld sequences, context %ld, %d threads; memory reads %.1f GB/s\n", path.c_str(),
                 args.dtype().c_str(), sequences, context, threads(), bandwidth / 1e9);

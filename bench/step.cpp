@@ -78,7 +78,7 @@ int run(int argc, char** argv) {
     check(steps >= 1 && rows >= 1 && length >= 1, "--steps, --batch and --sequence must be at least 1");
 
     Dtype dtype = dtype_from(args.dtype());
-    Store store;
+    Store store(device_from(args.device()));
     auto model = make_model(config_of(name));
     model->recompute = Recompute::parse(recompute);
     check(length <= model->dims.context, "--sequence: the model has %ld positions", model->dims.context);

@@ -15,7 +15,8 @@ static int64_t wanted_room(const Model& model, const EngineOptions& o) {
 
 Engine::Engine(Model& model, const EngineOptions& options)
     : model_(model), options_(options), max_pages_(pages_for(wanted_room(model, options))),
-      pages_(max_pages_ * options.sequences, PAGE), sequences_(size_t(options.sequences)) {
+      pages_(max_pages_ * options.sequences, PAGE), sequences_(size_t(options.sequences)),
+      store_(model.head().buffer->device) {
     check(options.sequences >= 1 && options.step_tokens >= options.sequences,
           "inference: %ld sequences and %ld tokens a step; expected at least one token for each",
           options.sequences, options.step_tokens);
@@ -115,7 +116,8 @@ void Engine::run(std::span<const Feed> feeds, const std::vector<Row>& rows,
                  const std::function<void(size_t, int64_t, std::span<const float>)>& on_logits) {
     auto data = [&](const Tensor& t) { return program_->data<int32_t>(t); };
     int32_t *table = data(cache_.page_table), *starts = data(cache_.query_starts),
-            *lengths = data(cache_.context_lengths);
+            *lengths = data(cache_.context_lengths), *tokens = data(tokens_), *positions = data(positions_),
+            *slots = data(cache_.slots), *logit_rows = data(logit_rows_);
     int64_t n = 0, wanted = 0;
     for (size_t i = 0; i < rows.size(); i++) {
         const Feed& f = feeds[rows[i].feed];
@@ -124,17 +126,19 @@ void Engine::run(std::span<const Feed> feeds, const std::vector<Row>& rows,
             std::copy(s.pages.begin(), s.pages.end(), table + n * max_pages_);
             starts[n++] = int32_t(i);
         }
-        data(tokens_)[i] = f.tokens[size_t(rows[i].index)];
-        data(positions_)[i] = int32_t(s.length);
-        data(cache_.slots)[i] = pages_.row(s.pages, s.length);
-        if (rows[i].wanted) data(logit_rows_)[wanted++] = int32_t(i);
+        tokens[i] = f.tokens[size_t(rows[i].index)];
+        positions[i] = int32_t(s.length);
+        slots[i] = pages_.row(s.pages, s.length);
+        if (rows[i].wanted) logit_rows[wanted++] = int32_t(i);
         lengths[n - 1] = int32_t(++s.length);
     }
     for (int64_t i = n; i <= options_.sequences; i++) starts[i] = int32_t(rows.size());
     program_->run({.counts = {int64_t(rows.size()), n, wanted}, .seconds = seconds});
+    if (!wanted) return;
+    const float* logits = program_->data<float>(logits_);
     int64_t V = model_.dims.V, k = 0;
     for (const Row& row : rows)
-        if (row.wanted) on_logits(row.feed, row.index, {program_->data<float>(logits_) + k++ * V, size_t(V)});
+        if (row.wanted) on_logits(row.feed, row.index, {logits + k++ * V, size_t(V)});
 }
 
 } // namespace nvl

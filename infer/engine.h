@@ -19,8 +19,8 @@ struct EngineOptions {
     Dtype dtype = Dtype::f32;        // of activations and cache: that of the model's weights
     int64_t sequences = 1;           // open at once
     int64_t tokens_per_sequence = 0; // cache room: sequences * this; 0: the model's context
-    bool pack = false; // a second copy of every matrix in the order the GEMM reads: decode twice as fast, the
-                       // same bits. Later changes of the weights do not reach it.
+    bool pack = false; // a second copy of every matrix in the order the CPU's GEMM reads: decode twice as
+                       // fast, the same bits. Later changes of the weights do not reach it.
     int64_t step_tokens = 256; // most tokens in one run of the program; longer prompts go in chunks
 };
 

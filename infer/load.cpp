@@ -46,8 +46,8 @@ std::vector<int32_t> stop_ids_of(const std::string& path, const Model& model, co
     return ids;
 }
 
-std::unique_ptr<LoadedModel> load_for_inference(const std::string& path, Dtype dtype) {
-    auto loaded = std::make_unique<LoadedModel>();
+std::unique_ptr<LoadedModel> load_for_inference(const std::string& path, Dtype dtype, Device device) {
+    auto loaded = std::make_unique<LoadedModel>(device);
     loaded->path = path, loaded->dtype = dtype;
     loaded->model = open_model(path);
     if (is_gguf(path) || exists(path + "/tokenizer.json")) {

@@ -11,6 +11,7 @@
 namespace nvl {
 
 struct LoadedModel {
+    explicit LoadedModel(Device device) : store(device) {}
     Store store;
     std::unique_ptr<Model> model;
     std::optional<Tokenizer> tokenizer; // none where the folder has no tokenizer.json
@@ -21,7 +22,8 @@ struct LoadedModel {
 };
 
 /// Weights for inference and tokenizer; an error where the two do not belong together.
-std::unique_ptr<LoadedModel> load_for_inference(const std::string& path, Dtype dtype);
+std::unique_ptr<LoadedModel> load_for_inference(const std::string& path, Dtype dtype,
+                                                Device device = Device::cpu);
 
 /// A model may have more ids than its tokenizer (the embedding is padded), by an eighth or 128 at most, but
 /// never fewer.

@@ -55,9 +55,11 @@ void load_weights(Model& model, const std::string& path, const WeightTensor& als
         check(stored, "%s: weight %s %s is missing", path.c_str(), w.name.c_str(), w.shape.text().c_str());
         check(stored->shape == w.shape, "%s: weight %s is %s, config.json asks for %s", path.c_str(),
               w.name.c_str(), stored->shape.text().c_str(), w.shape.text().c_str());
-        convert(*stored, t.dtype(), t.buffer->data);
-        if (Tensor other = also ? also(w, t) : Tensor{}; other && other.buffer != t.buffer)
-            convert(*stored, other.dtype(), other.buffer->data);
+        auto fill = [&](const Tensor& to) {
+            host_write(to, [&](std::byte* data) { convert(*stored, to.dtype(), data); });
+        };
+        fill(t);
+        if (Tensor other = also ? also(w, t) : Tensor{}; other && other.buffer != t.buffer) fill(other);
         used.push_back(stored);
     });
     for (const StoredTensor& t : file.tensors())
@@ -79,7 +81,7 @@ void save_model(Model& model, const std::string& folder, const WeightTensor& val
     Dtype dtype = Dtype::f32;
     for (auto& [w, t] : model.weights()) {
         Tensor value = value_of ? value_of(w, t) : t;
-        sources.push_back({w.name, w.shape, value.buffer->data, value.dtype()});
+        sources.push_back({w.name, w.shape, value});
         dtype = value.dtype();
     }
     write_checkpoint(folder, sources, max_shard_bytes);

@@ -97,9 +97,10 @@ void load_gguf_weights(Model& model, const std::string& path, const WeightTensor
         bool rotated = name.find("attn_q.") != name.npos || name.find("attn_k.") != name.npos;
         auto fill = [&](const Tensor& to) {
             int64_t n = w.shape.numel(), rows = w.shape[0];
-            dequantize(stored->type, stored->bytes, n, to.dtype(), to.buffer->data);
-            if (paired && rotated)
-                unpair_rows(to.buffer->data, rows, n / rows * size_of(to.dtype()), model.dims.D);
+            host_write(to, [&](std::byte* data) {
+                dequantize(stored->type, stored->bytes, n, to.dtype(), data);
+                if (paired && rotated) unpair_rows(data, rows, n / rows * size_of(to.dtype()), model.dims.D);
+            });
         };
         fill(t);
         if (Tensor other = also ? also(w, t) : Tensor{}; other && other.buffer != t.buffer) fill(other);

@@ -67,10 +67,12 @@ void Model::initialise(uint64_t seed) {
     each([&](const WeightInfo& w, Tensor& t) {
         Random random(seed, w.name);
         dispatch(t.dtype(), [&]<class X> {
-            X* data = host<X>(t);
-            parallel_for(w.shape.numel(), 4096, [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; i++)
-                    data[i] = X(float(w.std > 0 ? w.mean + w.std * random.normal(uint64_t(i)) : w.mean));
+            host_write(t, [&](std::byte* bytes) {
+                X* data = reinterpret_cast<X*>(bytes);
+                parallel_for(w.shape.numel(), 4096, [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; i++)
+                        data[i] = X(float(w.std > 0 ? w.mean + w.std * random.normal(uint64_t(i)) : w.mean));
+                });
             });
         });
     });

@@ -141,7 +141,7 @@ int run(int argc, char** argv) {
     check(!path.empty(), "expected --model; see --help");
     check(max_tokens >= 1 && context >= 16, "expected --max-tokens 1 or more and --context 16 or more");
 
-    auto loaded = load_for_inference(path, dtype_from(args.dtype()));
+    auto loaded = load_for_inference(path, dtype_from(args.dtype()), device_from(args.device()));
     ChatFormat chat_format(loaded->need_tokenizer());
     Engine engine(*loaded->model, {.dtype = loaded->dtype,
                                    .tokens_per_sequence = std::min(context, loaded->model->dims.context),

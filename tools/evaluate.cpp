@@ -27,7 +27,7 @@ int evaluate_perplexity(int argc, char** argv) {
     check(chunks >= 0, "--chunks expects 0 or more, found %ld", chunks);
     check(exists(text) && !is_directory(text), "%s: no such file", text.c_str());
     std::string content = read_file(text);
-    auto loaded = load_for_inference(path, dtype_from(args.dtype()));
+    auto loaded = load_for_inference(path, dtype_from(args.dtype()), device_from(args.device()));
     bool terminal = isatty(STDERR_FILENO);
     Perplexity p = perplexity(*loaded->model, loaded->need_tokenizer(), loaded->dtype, content, context,
                               chunks, [&](const Perplexity& so_far, int64_t all) {

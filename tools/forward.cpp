@@ -81,16 +81,16 @@ void train_pass(Model& model, const Inputs& in, bool gradients, Outputs& out) {
     Recorded r = record(model, in.B, in.S, parameters);
     eliminate_dead(t);
     Program program(t);
+    auto input = [&](const Tensor& x) { return program.data<int32_t>(x); };
+    int32_t *tokens = input(r.tokens), *positions = input(r.positions), *labels = input(r.labels);
     for (int64_t i = 0; i < T; i++) {
         auto k = size_t(i);
         check(in.ids[k] >= 0 && in.ids[k] < model.dims.V,
               "in.input_ids: %d at %ld; the vocabulary has %ld ids", in.ids[k], i, model.dims.V);
-        program.data<int32_t>(r.tokens)[i] = in.ids[k];
-        program.data<int32_t>(r.positions)[i] = int32_t(i % in.S);
-        program.data<int32_t>(r.labels)[i] = in.labels[k];
+        tokens[i] = in.ids[k], positions[i] = int32_t(i % in.S), labels[i] = in.labels[k];
         valid += in.labels[k] >= 0;
     }
-    for (int64_t b = 0; b <= in.B; b++) program.data<int32_t>(r.starts)[b] = int32_t(b * in.S);
+    for (int64_t b = 0; b <= in.B; b++) input(r.starts)[b] = int32_t(b * in.S);
     float scale = valid ? 1.0f / float(valid) : 0.0f;
     *program.data<float>(r.dloss) = scale;
     program.run();
@@ -99,8 +99,9 @@ void train_pass(Model& model, const Inputs& in, bool gradients, Outputs& out) {
     out.add("loss", {1}, {*program.data<float>(r.loss) * scale});
     for (const Tensor& w : parameters) {
         Tensor g = gradient_of(w);
+        HostCopy values(g);
         out.add("grad." + std::string(w.name()), g.shape(),
-                {host<float>(g), host<float>(g) + g.shape().numel()});
+                {values.as<float>(), values.as<float>() + g.shape().numel()});
     }
 }
 
@@ -141,7 +142,7 @@ int run(int argc, char** argv) {
           "expected --model, --inputs and --output; see --help");
     check(tokens >= 0, "--greedy expects 0 or more, found %ld", tokens);
     Inputs in = read_inputs(inputs);
-    Store store;
+    Store store(device_from(args.device()));
     Dtype dtype = dtype_from(args.dtype());
     auto model = load_model(path, store, dtype, gradients);
     Outputs out;

@@ -36,6 +36,10 @@ void print_json(const std::vector<int32_t>& prompt, const Generation& g, const G
     out["finish"] = name_of(g.finish);
     out["prefill_tokens_per_second"] = speed.prefill_per_second();
     out["decode_tokens_per_second"] = speed.decode_per_second();
+    if (engine.program().device() != Device::cpu) { // whose memory bandwidth is not measured here
+        std::printf("%s\n", out.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+        return;
+    }
     double context = double(prompt.size()) + double(g.ids.size()) / 2, floor = read_bandwidth();
     double moved = engine.decode_bytes(int64_t(context)) * speed.decode_per_second();
     out["decode_bytes_per_second"] = moved;
@@ -75,7 +79,7 @@ int run(int argc, char** argv) {
     check(args.given("prompt") != args.given("prompt-ids"), "expected one of --prompt and --prompt-ids");
     check(!chat || (args.given("prompt") && !special), "--chat goes with --prompt, without --special");
 
-    auto loaded = load_for_inference(path, dtype_from(args.dtype()));
+    auto loaded = load_for_inference(path, dtype_from(args.dtype()), device_from(args.device()));
     std::optional<ChatFormat> format;
     Request r = chat ? say(prompt, loaded->need_tokenizer(), format)
                 : args.given("prompt")

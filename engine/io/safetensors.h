@@ -16,7 +16,7 @@
 
 #include "engine/base/dtype.h"
 #include "engine/io/file.h"
-#include "engine/tensor/layout.h"
+#include "engine/tensor/tensor.h"
 
 namespace nvl {
 
@@ -86,17 +86,21 @@ private:
 bool is_checkpoint(const std::string& path);
 
 /// What to write: `data` holds numel(shape) elements of `dtype`, stored as `type` (converted piece by piece
-/// while it is written, so a checkpoint never exists twice in memory).
+/// while it is written, so a checkpoint never exists twice in memory); or a persistent tensor of any device.
 struct TensorSource {
     std::string name;
     Shape shape;
     const void* data;
+    Tensor tensor; // in place of data
     Dtype dtype;
     StoredType type;
     TensorSource(std::string n, const Shape& s, const void* p, Dtype d)
         : TensorSource(std::move(n), s, p, d, stored_type(d)) {}
     TensorSource(std::string n, const Shape& s, const void* p, Dtype d, StoredType t)
         : name(std::move(n)), shape(s), data(p), dtype(d), type(t) {}
+    TensorSource(std::string n, const Shape& s, const Tensor& t)
+        : name(std::move(n)), shape(s), data(nullptr), tensor(t), dtype(t.dtype()),
+          type(stored_type(t.dtype())) {}
     int64_t bytes() const { return shape.numel() * size_of(type); }
 };
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "engine/io/convert.h"
@@ -41,8 +42,10 @@ std::string header_of(const std::vector<TensorSource>& tensors,
 }
 
 void write_data(const TensorSource& t, const std::function<void(const void*, size_t)>& write) {
+    std::optional<HostCopy> copy;
+    const void* data = t.tensor ? copy.emplace(t.tensor).data() : t.data;
     if (stored_type(t.dtype) == t.type) {
-        write(t.data, size_t(t.bytes()));
+        write(data, size_t(t.bytes()));
         return;
     }
     constexpr int64_t PIECE = 1 << 20;
@@ -50,7 +53,7 @@ void write_data(const TensorSource& t, const std::function<void(const void*, siz
     StoredTensor from{t.name,
                       stored_type(t.dtype),
                       t.shape,
-                      {static_cast<const std::byte*>(t.data), size_t(count * size_of(t.dtype))}};
+                      {static_cast<const std::byte*>(data), size_t(count * size_of(t.dtype))}};
     std::vector<std::byte> piece(size_t(std::min(PIECE, count) * size_of(t.type)));
     for (int64_t begin = 0; begin < count; begin += PIECE) {
         int64_t n = std::min(PIECE, count - begin);

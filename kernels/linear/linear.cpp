@@ -82,7 +82,8 @@ static Tensor output(const Tensor& x, const Tensor& w, Dtype dtype) {
 static Packed packed_copy(const Tensor& x, const Tensor& w) {
     PackedWeights* all = UsePacked::active();
     if (!all) return nullptr;
-    bool packable = w.buffer->data && !w.buffer->tape && w.dtype() != Dtype::f64;
+    bool packable =
+        w.buffer->data && !w.buffer->tape && w.buffer->device == Device::cpu && w.dtype() != Dtype::f64;
     if (all->on_use && packable) all->add(w);
     Packed p = all->find(w);
     check(!p || !tape().wants_gradients() || (!x.buffer->needs_grad && !w.buffer->needs_grad),

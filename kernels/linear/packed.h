@@ -23,7 +23,8 @@ public:
     int64_t bytes() const;
     /// The packed copy of exactly this view, or null.
     std::shared_ptr<const PackedWeight> find(const Tensor& w) const;
-    /// linear() packs what it is given and finds no copy of, if that is a persistent matrix of f32 or bf16.
+    /// linear() packs what it is given and finds no copy of, if that is a persistent matrix of f32 or bf16
+    /// on the CPU.
     bool on_use = false;
 
 private:

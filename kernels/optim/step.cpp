@@ -9,7 +9,9 @@ Tensor optim_step(Store& store, const std::string& name) {
     set_step(t, {});
     return t;
 }
-void set_step(const Tensor& t, const OptimStep& s) { std::memcpy(host<double>(t), &s, sizeof s); }
+void set_step(const Tensor& t, const OptimStep& s) {
+    host_write(t, [&](std::byte* to) { std::memcpy(to, &s, sizeof s); });
+}
 
 OptimStep step_of(const View& v) {
     check(v.numel() == OPTIM_STEP, "optimiser: the step tensor has %ld numbers, expected %ld", v.numel(),
@@ -33,9 +35,11 @@ int64_t dense_count(const char* op, const View& v) {
 Tensor master_of(Store& store, const Tensor& w) {
     if (w.dtype() != Dtype::bf16) return {};
     Tensor master = store.tensor(std::string(w.name()) + ".master", w.shape(), Dtype::f32);
-    const bf16* from = host<bf16>(w);
-    float* to = host<float>(master);
-    for (int64_t i = 0; i < w.shape().numel(); i++) to[i] = from[i];
+    HostCopy copy(w);
+    const bf16* from = copy.as<bf16>();
+    host_write(master, [&](std::byte* to) {
+        for (int64_t i = 0; i < w.shape().numel(); i++) reinterpret_cast<float*>(to)[i] = from[i];
+    });
     return master;
 }
 

@@ -43,7 +43,7 @@ TEST(Config, MistakesAreNamed) {
         {"recompute=some", "recompute: expected none, full or every:K"},
         {"mesh.dp=2", "mesh.dp=2"},
         {"optimizer.beta1=1.5", "betas"},
-        {"device=cuda", "device"},
+        {"device=tpu", "device: expected cpu or cuda"},
         {"steps", "expected key=value"},
         {"batch.rows=0", "batch.rows: expected at least 1"},
     };

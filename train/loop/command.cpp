@@ -16,6 +16,7 @@ int run_train_command(const TrainCommand& command, int argc, char** argv) {
     if (args.given("device")) overrides.push_back("device=" + args.device());
     if (args.given("dtype")) overrides.push_back("dtype=" + args.dtype());
     TrainConfig config = read_config(words[0], overrides);
+    device_from(config.device); // one that cannot be used is told before the data is prepared
     if (config.threads > 0 && !args.given("threads")) set_threads(int(config.threads));
     return train(config, command.prepare(config));
 }

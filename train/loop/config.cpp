@@ -235,7 +235,8 @@ void check_ranges(const TrainConfig& c) {
           c.val_fraction);
     check(c.dtype == "f32" || c.dtype == "bf16", "dtype: expected f32 or bf16, found \"%s\"",
           c.dtype.c_str());
-    check(c.device == "cpu", "device: this build trains on cpu, found \"%s\"", c.device.c_str());
+    check(c.device == "cpu" || c.device == "cuda", "device: expected cpu or cuda, found \"%s\"",
+          c.device.c_str());
     const OptimizerConfig& o = c.optimizer;
     check(o.kind == "adamw" || o.kind == "muon", "optimizer.kind: expected adamw or muon, found \"%s\"",
           o.kind.c_str());

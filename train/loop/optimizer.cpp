@@ -30,7 +30,7 @@ Optimizer::Optimizer(Model& model, Store& store, const OptimizerConfig& config) 
         tape_.keep(norm_.clip);
     } else {
         norm_.clip = store.tensor("no clip", {2}, Dtype::f64);
-        host<double>(norm_.clip)[1] = 1;
+        host_write(norm_.clip, [](std::byte* to) { reinterpret_cast<double*>(to)[1] = 1; });
     }
     tape_.segment(1);
     for (size_t i = 0; i < slots_.size(); i++) {
@@ -73,8 +73,8 @@ Tensor Optimizer::master(const Tensor& weight) const {
 std::vector<TensorSource> Optimizer::state() const {
     std::vector<TensorSource> all;
     for (const Slot& s : slots_) {
-        all.emplace_back(s.info.name + ".m", s.info.shape, s.state.m.buffer->data, Dtype::f32);
-        if (s.state.v) all.emplace_back(s.info.name + ".v", s.info.shape, s.state.v.buffer->data, Dtype::f32);
+        all.emplace_back(s.info.name + ".m", s.info.shape, s.state.m);
+        if (s.state.v) all.emplace_back(s.info.name + ".v", s.info.shape, s.state.v);
     }
     return all;
 }
@@ -85,7 +85,7 @@ void Optimizer::load_state(const std::string& path) {
         const StoredTensor& stored = file.at(s.info.name + suffix);
         check(stored.shape == s.info.shape, "%s: %s is %s, the model has %s", path.c_str(),
               stored.name.c_str(), stored.shape.text().c_str(), s.info.shape.text().c_str());
-        convert(stored, Dtype::f32, to.buffer->data);
+        host_write(to, [&](std::byte* data) { convert(stored, Dtype::f32, data); });
     };
     for (const Slot& s : slots_) {
         load(s, ".m", s.state.m);

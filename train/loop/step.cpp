@@ -86,7 +86,7 @@ std::string StepProgram::find_non_finite(const TokenBatch& batch, double dloss) 
         for (bool weights : {true, false}) // a bad weight is the cause of a bad output
             for (const Argument& a : s.args) {
                 if (!found.empty() || !a.tensor || writes(a.use) == weights) continue;
-                if ((weights && a.tensor.buffer->tape) || finite(program_->view(a.tensor))) continue;
+                if ((weights && a.tensor.buffer->tape) || finite(program_->host_view(a.tensor))) continue;
                 found = format("%s%s in %s%s%s", weights ? "weight " : "", a.tensor.name(), s.path.c_str(),
                                s.path.empty() ? "" : ": ", s.kernel);
             }

@@ -46,7 +46,7 @@ private:
 
     TrainConfig config_;
     TrainingData data_;
-    Store store_;
+    Store store_{device_from(config_.device)};
     std::unique_ptr<Model> model_;
     std::unique_ptr<Optimizer> optimizer_;
     std::unique_ptr<StepProgram> step_, evaluation_;

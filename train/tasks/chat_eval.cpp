@@ -70,7 +70,7 @@ int evaluate_chat(int argc, char** argv) {
     if (tasks.find("spelling") != tasks.npos || tasks.find("letter_count") != tasks.npos)
         sources.words = task_words(words);
     if (tasks.find("identity") != tasks.npos) sources.identity = read_conversations({identity});
-    auto model = load_for_inference(path, dtype_from(args.dtype()));
+    auto model = load_for_inference(path, dtype_from(args.dtype()), device_from(args.device()));
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const std::string& task_name : split(tasks, ',')) {
         auto task = make_task(task_name, sources, 1);
