@@ -39,7 +39,7 @@ Memory::Memory(size_t bytes, Device device, const char* what) {
     if (data_) return;
     size_t free = backend.free_bytes();
     std::string wanted = human(double(bytes), "B"), have = human(double(free), "B");
-    fail("%s: %s takes %s, %s are free: %s are missing; use smaller batches, bf16 or recompute",
+    fail("%s: no room for %s: %s wanted, %s free, %s missing; use smaller batches, bf16 or recompute",
          name_of(device), what, wanted.c_str(), have.c_str(),
          human(bytes > free ? double(bytes - free) : 0, "B").c_str());
 }

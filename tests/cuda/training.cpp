@@ -1,0 +1,154 @@
+// Whole training steps on the GPU against the same steps on the CPU, eager and as replayed graphs.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "engine/base/rng.h"
+#include "train/loop/optimizer.h"
+#include "train/loop/step.h"
+
+using namespace nvl;
+
+namespace {
+
+constexpr int64_t V = 96, T = 44;
+
+Json qwen3() {
+    return {{"model_type", "qwen3"},        {"hidden_size", 64},        {"num_hidden_layers", 2},
+            {"num_attention_heads", 4},     {"num_key_value_heads", 2}, {"head_dim", 16},
+            {"intermediate_size", 96},      {"vocab_size", V},          {"max_position_embeddings", 64},
+            {"tie_word_embeddings", false}, {"rms_norm_eps", 1e-6},     {"rope_theta", 10000.0}};
+}
+Json gpt2() {
+    return {{"model_type", "gpt2"}, {"n_embd", 48},    {"n_head", 3},
+            {"n_layer", 2},         {"vocab_size", V}, {"n_positions", 64}};
+}
+
+// Three sequences of different lengths; some tokens are not to be learned.
+TokenBatch batch(uint64_t key, int64_t rows) {
+    TokenBatch b;
+    b.sequence_starts = {0, 7, 29, int32_t(rows)};
+    Random random(key, "tokens");
+    for (int64_t i = 0, n = 0; i < rows; i++) {
+        while (i >= b.sequence_starts[size_t(n + 1)]) n++;
+        b.tokens.push_back(int32_t(random.below(uint64_t(i), V)));
+        b.labels.push_back(i % 9 == 4 ? -1 : int32_t(random.below(uint64_t(i + 1000), V)));
+        b.positions.push_back(int32_t(i) - b.sequence_starts[size_t(n)]);
+        b.valid += b.labels.back() >= 0;
+    }
+    return b;
+}
+
+struct Training {
+    Store store;
+    std::unique_ptr<Model> model;
+    std::unique_ptr<Optimizer> optimizer;
+    std::unique_ptr<StepProgram> program;
+    double grad_norm = 0;
+    Training(Device device, const Json& config, Dtype dtype, const OptimizerConfig& o) : store(device) {
+        model = make_model(config);
+        model->allocate(store, dtype, true);
+        model->initialise(3);
+        optimizer = std::make_unique<Optimizer>(*model, store, o);
+        program = std::make_unique<StepProgram>(*model, T, 3);
+    }
+    double step(int64_t number) { // two micro-batches, the second one shorter
+        TokenBatch a = batch(uint64_t(number), T), b = batch(uint64_t(number) + 100, T - 5);
+        double scale = 1.0 / double(a.valid + b.valid);
+        double loss = program->run(a, scale, true);
+        loss += program->run(b, scale, false);
+        grad_norm = optimizer->gradient_norm();
+        optimizer->update(number, 1.0 / double(number + 1));
+        return loss * scale;
+    }
+};
+
+std::vector<double> values(const Tensor& t) {
+    HostCopy copy(t);
+    std::vector<double> v;
+    for (int64_t i = 0; i < t.shape().numel(); i++)
+        v.push_back(t.dtype() == Dtype::bf16 ? double(float(copy.as<bf16>()[i]))
+                                             : double(copy.as<float>()[i]));
+    return v;
+}
+double norm(const std::vector<double>& a) {
+    double s = 0;
+    for (double x : a) s += x * x;
+    return std::sqrt(s);
+}
+void expect_near(const Tensor& a, const Tensor& b, double tolerance, const std::string& what) {
+    std::vector<double> x = values(a), y = values(b), d;
+    for (size_t i = 0; i < x.size(); i++) d.push_back(x[i] - y[i]);
+    EXPECT_LE(norm(d), tolerance * norm(y) + 1e-12) << what;
+}
+
+struct Bounds {
+    double loss, gradient, weight;
+};
+
+void compare(const Json& config, Dtype dtype, const char* kind, Bounds bounds) {
+    OptimizerConfig o{.kind = kind, .lr = 3e-3, .clip = 0.5};
+    Training cpu(Device::cpu, config, dtype, o), gpu(Device::cuda, config, dtype, o);
+    for (int64_t step = 0; step < 3; step++) {
+        double expected = cpu.step(step), found = gpu.step(step);
+        EXPECT_NEAR(found, expected, bounds.loss * expected) << "step " << step;
+        EXPECT_NEAR(gpu.grad_norm, cpu.grad_norm, bounds.gradient * cpu.grad_norm) << "step " << step;
+        auto a = gpu.model->weights(), b = cpu.model->weights();
+        for (size_t i = 0; i < a.size(); i++) {
+            std::string name = a[i].first.name + " of step " + std::to_string(step);
+            expect_near(gradient_of(a[i].second), gradient_of(b[i].second), bounds.gradient, "d " + name);
+            expect_near(gpu.optimizer->master(a[i].second), cpu.optimizer->master(b[i].second), bounds.weight,
+                        name);
+        }
+        if (testing::Test::HasFailure()) return;
+    }
+    // The first run of each kind launches kernel by kernel, the second is captured; the third is a replay.
+    EXPECT_EQ(gpu.program->program().replayed, 4);
+    EXPECT_EQ(gpu.optimizer->program().replayed, 4);
+    EXPECT_EQ(gpu.program->program().held_bytes(), gpu.program->program().planned_bytes());
+    EXPECT_GT(gpu.program->program().planned_bytes(), 0);
+}
+
+} // namespace
+
+// Of the weights after three steps: Adam divides by sqrt(v), so tiny gradients of either sign count in full.
+TEST(CudaTraining, Qwen3AdamW) { compare(qwen3(), Dtype::f32, "adamw", {1e-5, 1e-4, 1e-4}); }
+TEST(CudaTraining, Qwen3Muon) { compare(qwen3(), Dtype::f32, "muon", {1e-5, 1e-4, 2e-3}); }
+TEST(CudaTraining, Gpt2AdamW) { compare(gpt2(), Dtype::f32, "adamw", {1e-5, 1e-4, 1e-4}); }
+// Activations are rounded to 8 bits, after sums in another order.
+TEST(CudaTraining, Qwen3Bf16) { compare(qwen3(), Dtype::bf16, "adamw", {5e-3, 5e-2, 1e-2}); }
+
+TEST(CudaTraining, TheSameRunTwiceHasTheSameBits) {
+    std::vector<std::vector<double>> weights;
+    for (int run = 0; run < 2; run++) {
+        Training t(Device::cuda, qwen3(), Dtype::f32, {.kind = "muon", .lr = 3e-3});
+        t.step(0), t.step(1);
+        weights.emplace_back();
+        for (auto& [info, w] : t.model->weights())
+            for (double x : values(w)) weights.back().push_back(x);
+    }
+    EXPECT_EQ(weights[0], weights[1]);
+}
+
+TEST(CudaTraining, NamesTheFirstStepThatIsNotFinite) {
+    Training t(Device::cuda, qwen3(), Dtype::f32, {.lr = 3e-3});
+    for (auto& [info, w] : t.model->weights())
+        if (info.name == "model.layers.1.mlp.up_proj.weight")
+            host_write(w, [](std::byte* to) { reinterpret_cast<float*>(to)[5] = NAN; });
+    std::string found = t.program->find_non_finite(batch(0, T), 1);
+    EXPECT_NE(found.find("weight model.layers.1.mlp.up_proj.weight in layers.1"), std::string::npos) << found;
+}
+
+// What the plan promises is what the device gives away.
+TEST(CudaTraining, DeviceMemoryIsThePlannedMemory) {
+    DeviceBackend& device = backend_of(Device::cuda);
+    size_t before = device.free_bytes();
+    Training t(Device::cuda, qwen3(), Dtype::f32, {.lr = 3e-3});
+    t.step(0), t.step(1);
+    int64_t planned =
+        t.store.bytes() + t.program->program().planned_bytes() + t.optimizer->program().planned_bytes();
+    auto taken = int64_t(before - device.free_bytes());
+    EXPECT_GE(taken, planned);
+    EXPECT_LE(taken, planned + 2048 * int64_t(t.model->weights().size() * 4 + 16))
+        << "rounding of allocations";
+}
