@@ -1,5 +1,8 @@
 // vgpu.h, and the run of one kernel under its observers.
+#include <optional>
+
 #include "tools/vgpu/cudart/runtime.h"
+#include "tools/vgpu/memory/checker.h"
 
 namespace vgpu::cuda {
 
@@ -8,8 +11,12 @@ void Runtime::run_kernel(Op& op, Launch& l) {
     l.workers = workers();
     l.seed = options.seed ? options.seed * 0x9e3779b97f4a7c15 + op.number : 0;
     l.numerics = options.numerics;
-    Unlocked unlocked(*device(op.work.device).memory);
+    DeviceMemory& memory = *device(op.work.device).memory;
+    Unlocked unlocked(memory);
+    std::optional<Checker> checker;
+    if (options.check) l.observer = &checker.emplace(memory, &clocks.of(op.work.device), op.work.operation);
     run(l);
+    l.observer = nullptr;
 }
 
 void Runtime::report_leaks() {
@@ -61,7 +68,10 @@ void set_count(bool on) {
 }
 
 void finish() {
-    locked([](Runtime& r) { r.queue.wait_all(); });
+    locked([](Runtime& r) {
+        r.queue.wait_all();
+        r.clocks.host_waits_all();
+    });
 }
 
 uint64_t launches(std::string_view part) {

@@ -99,9 +99,13 @@ void launch(Runtime& r, CUgraphExec_st* e, CUstream_st* s) {
     if (s->capture) refuse(cudaErrorNotSupported, "a graph inside a graph");
     Work entry, exit;
     entry.what = "graph begins", exit.what = "graph ends";
-    if (e->last) s->gates.push_back(e->last);
+    if (e->last) {
+        s->gates.push_back(e->last);
+        r.clocks.wait(s->lane, e->last->number);
+    }
     r.enqueue(s, entry);
     OpRef begin = s->last;
+    r.clocks.record(begin->number, s->lane);
     std::vector<OpRef> ops;
     std::vector<bool> continued(e->nodes.size());
     for (size_t i = 0; i < e->nodes.size(); i++) {
@@ -112,13 +116,19 @@ void launch(Runtime& r, CUgraphExec_st* e, CUstream_st* s) {
             after.push_back(ops[size_t(a)]);
             if (!continued[size_t(a)]) lane = e->lanes[size_t(a)], continued[size_t(a)] = true;
         }
-        if (e->lanes.size() <= i) e->lanes.push_back(lane ? lane : r.queue.new_lane());
+        if (e->lanes.size() <= i) e->lanes.push_back(lane ? lane : r.new_lane());
+        for (const OpRef& op : after) r.clocks.wait(e->lanes[i], op->number);
         Work work = node.work.bind ? node.work.bind() : node.work;
-        ops.push_back(r.queue.submit(std::move(work), e->lanes[i], std::move(after)));
+        ops.push_back(r.submit(std::move(work), e->lanes[i], std::move(after)));
+        r.clocks.record(ops.back()->number, e->lanes[i]);
     }
-    ops.push_back(s->last);
+    if (e->last) r.clocks.forget(e->last->number);
+    for (const OpRef& op : ops) r.clocks.wait(s->lane, op->number), r.clocks.forget(op->number);
+    r.clocks.forget(begin->number);
+    ops.push_back(begin);
     exit.device = s->device;
-    e->last = s->last = r.queue.submit(exit, s->lane, std::move(ops));
+    e->last = s->last = r.submit(exit, s->lane, std::move(ops));
+    r.clocks.record(e->last->number, s->lane);
 }
 
 void update(CUgraphExec_st* e, CUgraph_st* g, cudaGraphExecUpdateResultInfo* info) {
@@ -236,8 +246,9 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
-    return call("cudaGraphExecDestroy", [&](Runtime&) {
+    return call("cudaGraphExecDestroy", [&](Runtime& r) {
         CUgraphExec_st* e = checked(instances(), exec, "graph instance");
+        if (e->last) r.clocks.forget(e->last->number);
         e->alive = false, e->nodes.clear(), e->last = nullptr;
     });
 }

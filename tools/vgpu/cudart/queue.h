@@ -69,7 +69,6 @@ public:
     bool step();
     void wait_all();
     void clear() { pending_.clear(), ready_.clear(); }
-    uint32_t new_lane() { return ++lanes_; }
     /// 0: in order of submission, as late as possible.
     void seed(uint64_t seed);
     /// Told of every op just before it runs (race detection across streams).
@@ -95,7 +94,6 @@ private:
     std::vector<OpRef> ready_;   // of those: all edges are done
     uint64_t submitted_ = 0, state_ = 0, turn_ = 0;
     bool seeded_ = false, eager_ = false, others_first_ = false;
-    uint32_t lanes_ = 0;
     std::condition_variable_any changed_;
     std::set<std::thread::id> ranks_, waiting_;
 };

@@ -99,6 +99,14 @@ Runtime::Runtime() {
         finding(Fault::api, op.work.what, why);
         device(op.work.device).sticky = cudaErrorLaunchFailure;
     };
+    queue.before_run = [this](Op& op) {
+        if (!options.check) return;
+        for (const Range& range : op.work.touches) {
+            DeviceMemory* m = DeviceMemory::of(range.address);
+            if (m && m->valid(range.address, range.bytes))
+                clocks.of(m->device()).touch(op.work.operation, *m, range.address, range.bytes, range.write);
+        }
+    };
     reset(Options::from_environment());
     std::atexit(at_exit);
 }
@@ -107,13 +115,14 @@ void Runtime::reset(const Options& o) {
     options = o;
     queue.clear();
     devices.clear();
+    clocks.restart(o.devices, lanes_);
     queue.seed(o.seed);
     for (int i = 0; i < o.devices; i++) {
         auto d = std::make_unique<Device>();
         d->number = i;
         d->memory = std::make_unique<DeviceMemory>(
             DeviceMemory::Options{.device = i, .limit = o.memory, .checked = o.check});
-        d->legacy.device = i, d->legacy.legacy = true, d->legacy.lane = queue.new_lane();
+        d->legacy.device = i, d->legacy.legacy = true, d->legacy.lane = new_lane();
         devices.push_back(std::move(d));
     }
     for (auto& b : binaries) {
@@ -154,9 +163,14 @@ bool Runtime::is_pinned(const void* p, size_t bytes) const {
     return it != pinned.begin() && address + bytes <= std::prev(it)->first + std::prev(it)->second;
 }
 
+uint32_t Runtime::new_lane() {
+    clocks.add_stream();
+    return ++lanes_;
+}
+
 CUstream_st* Runtime::new_stream(int number, bool blocking, int priority) {
     auto s = std::make_unique<CUstream_st>();
-    s->device = number, s->blocking = blocking, s->priority = priority, s->lane = queue.new_lane();
+    s->device = number, s->blocking = blocking, s->priority = priority, s->lane = new_lane();
     device(number).streams.push_back(std::move(s));
     return device(number).streams.back().get();
 }
@@ -194,10 +208,12 @@ std::vector<OpRef> Runtime::edges(CUstream_st* stream) {
     if (stream->legacy) {
         for (auto& s : d.streams)
             if (s->blocking) {
+                clocks.wait_lane(stream->lane, s->lane);
                 after.push_back(s->last);
                 after.insert(after.end(), s->gates.begin(), s->gates.end());
             }
     } else if (stream->blocking) {
+        clocks.wait_lane(stream->lane, d.legacy.lane);
         after.push_back(d.legacy.last);
     }
     return after;
@@ -225,7 +241,12 @@ void Runtime::enqueue(CUstream_st* stream, Work work) {
                 }
     if (work.bind) work = work.bind();
     std::vector<OpRef> after = edges(stream);
-    stream->last = queue.submit(std::move(work), stream->lane, std::move(after));
+    stream->last = submit(std::move(work), stream->lane, std::move(after));
+}
+
+OpRef Runtime::submit(Work work, uint32_t lane, std::vector<OpRef> after) {
+    work.operation = clocks.operation(lane, work.what);
+    return queue.submit(std::move(work), lane, std::move(after));
 }
 
 void Runtime::synchronize(CUstream_st* stream) {
@@ -239,6 +260,7 @@ void Runtime::synchronize(CUstream_st* stream) {
     all.push_back(stream->last);
     if (stream->legacy) all = edges(stream);
     queue.wait(all);
+    clocks.host_waits_lane(stream->lane);
 }
 
 void Runtime::synchronize_device(int number) {
@@ -250,6 +272,8 @@ void Runtime::synchronize_device(int number) {
         all.insert(all.end(), s->gates.begin(), s->gates.end());
     }
     queue.wait(all);
+    clocks.host_waits_lane(d.legacy.lane);
+    for (auto& s : d.streams) clocks.host_waits_lane(s->lane);
 }
 
 void Runtime::not_while_capturing(const char* what) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/vgpu/cudart/clocks.h"
 #include "tools/vgpu/cudart/fatbin.h"
 #include "tools/vgpu/cudart/queue.h"
 #include "tools/vgpu/machine/launch.h"
@@ -129,6 +130,7 @@ class Runtime {
 public:
     Options options;
     Queue queue;
+    Clocks clocks;
     std::vector<std::unique_ptr<Device>> devices;
     std::vector<std::unique_ptr<Binary>> binaries;
     std::map<const void*, CUkern_st*> kernels;                   // by host stub
@@ -149,10 +151,13 @@ public:
     /// Null, the legacy handle, the per-thread handle, or a stream of the program; anything else is refused.
     CUstream_st* stream(cudaStream_t handle);
     CUevent_st* event(cudaEvent_t handle);
+    uint32_t new_lane();
     CUstream_st* new_stream(int device, bool blocking, int priority);
 
     /// Puts work at the end of a stream, or into the graph that the stream records.
     void enqueue(CUstream_st* stream, Work work);
+    /// What enqueue ends in: an op of a lane behind others whose clocks the lane has joined already.
+    OpRef submit(Work work, uint32_t lane, std::vector<OpRef> after);
     void synchronize(CUstream_st* stream);
     void synchronize_device(int device);
     /// Refuses calls that may not happen while a stream captures (allocations, synchronisation).
@@ -174,6 +179,7 @@ public:
     int workers() const;
 
 private:
+    uint32_t lanes_ = 0;
     std::vector<OpRef> edges(CUstream_st* stream);
 };
 Runtime& runtime();

@@ -34,6 +34,8 @@ void record(Runtime& r, CUevent_st* e, CUstream_st* s) {
     Work w;
     w.what = "event record";
     r.enqueue(s, std::move(w));
+    if (e->op) r.clocks.forget(e->op->number);
+    r.clocks.record(s->last->number, s->lane);
     e->op = s->last, e->capture = nullptr, e->nodes.clear();
 }
 
@@ -68,7 +70,9 @@ void wait_event(Runtime& r, CUstream_st* s, CUevent_st* e) {
         s->capture->broken = true;
         refuse(cudaErrorStreamCaptureIsolation, "a captured stream waits for work outside of the capture");
     }
-    if (e->op) s->gates.push_back(e->op);
+    if (!e->op) return;
+    s->gates.push_back(e->op);
+    r.clocks.wait(s->lane, e->op->number);
 }
 
 } // namespace
@@ -114,6 +118,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
         bool open = s->last && !s->last->done;
         for (const OpRef& gate : s->gates) open |= gate && !gate->done;
         if (open) refuse_quietly(cudaErrorNotReady, "work is pending");
+        r.clocks.host_waits_lane(s->lane);
     });
 }
 
@@ -152,7 +157,11 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    return call("cudaEventDestroy", [&](Runtime& r) { r.event(event)->alive = false; });
+    return call("cudaEventDestroy", [&](Runtime& r) {
+        CUevent_st* e = r.event(event);
+        e->alive = false;
+        if (e->op) r.clocks.forget(e->op->number);
+    });
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
@@ -172,6 +181,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
         if (e->capture) refuse(cudaErrorCapturedEvent, "the event was recorded in a capture");
         r.not_while_capturing("a synchronisation");
         r.queue.wait({e->op});
+        if (e->op) r.clocks.host_waits_event(e->op->number);
     });
 }
 
@@ -182,6 +192,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
         r.not_while_capturing("a query");
         r.queue.step();
         if (e->op && !e->op->done) refuse_quietly(cudaErrorNotReady, "the event has not happened");
+        if (e->op) r.clocks.host_waits_event(e->op->number);
     });
 }
 
