@@ -162,7 +162,7 @@ struct GemmDriver {
 
     /// Few threads: each packs all of A for itself, then takes columns until none are left.
     void private_a(int threads) const {
-        Shares columns(panels_n, std::clamp<int64_t>(panels_n / (threads * 2), 2, block_n), threads);
+        Shares columns(panels_n, std::clamp<int64_t>(panels_n / (threads * 4), 2, block_n), threads);
         parallel_for(threads, 1, [&](int64_t thread, int64_t) {
             FlushDenormals flush;
             uint32_t* a = scratch_a(panels_m);
