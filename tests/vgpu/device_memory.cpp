@@ -90,7 +90,7 @@ TEST(DeviceMemoryDeath, host_access_is_one_clear_line) {
         "use cudaMemcpy");
 }
 
-TEST(DeviceMemory, findings_are_merged) {
+TEST(Findings, are_merged) {
     clear_findings();
     for (int i = 0; i < 3; i++) report({Fault::race_shared, "gemm", "gemm.cu:58", 112, {1}, {3}, "a and b"});
     report({Fault::race_shared, "gemm", "gemm.cu:59", 113, {}, {}, "a and b"});
@@ -98,4 +98,9 @@ TEST(DeviceMemory, findings_are_merged) {
     EXPECT_EQ(text_of(findings()[0]),
               "RACE_SHARED in gemm at gemm.cu:58 (ptx 112), block (1,1,1) thread (3,1,1): a and b (3 times)");
     clear_findings();
+}
+
+TEST(Findings, names_are_readable) {
+    EXPECT_EQ(readable("_ZN12_GLOBAL__N_14gemmILi64EfEEvPKfPf"), "gemm<64, float>");
+    EXPECT_EQ(readable("plain"), "plain");
 }

@@ -1,10 +1,12 @@
 #include "tools/vgpu/report.h"
 
-#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <tuple>
+
+#include <cxxabi.h>
 
 namespace vgpu {
 
@@ -49,6 +51,22 @@ const char* name_of(Fault fault) {
     return "UNKNOWN";
 }
 
+std::string readable(const std::string& mangled) {
+    int status = 0;
+    char* text = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
+    if (status != 0) return mangled;
+    std::string s = text;
+    std::free(text);
+    for (std::string word : {"(anonymous namespace)::", "void "})
+        for (size_t at; (at = s.find(word)) != s.npos;) s.erase(at, word.size());
+    int depth = 0; // the parameter list begins at the first parenthesis outside of template arguments
+    for (size_t i = 0; i < s.size(); i++) {
+        depth += (s[i] == '<') - (s[i] == '>');
+        if (s[i] == '(' && depth == 0) return s.substr(0, i);
+    }
+    return s;
+}
+
 void report(Finding f) {
     Book& b = book();
     std::lock_guard lock(b.mutex);
@@ -74,7 +92,7 @@ void clear_findings() {
 
 std::string text_of(const Finding& f) {
     std::string s = name_of(f.fault);
-    if (!f.kernel.empty()) s += " in " + f.kernel;
+    if (!f.kernel.empty()) s += " in " + readable(f.kernel);
     if (!f.source.empty()) s += " at " + f.source;
     if (f.ptx_line) s += " (ptx " + std::to_string(f.ptx_line) + ")";
     if (!f.kernel.empty()) s += ", block " + text_of(f.block) + " thread " + text_of(f.thread);

@@ -44,6 +44,8 @@ std::vector<Finding> findings();
 void clear_findings();
 /// "RACE_SHARED in gemm at gemm.cu:58 (ptx 112), block (0,0,0) thread (3,0,0): ... (412 times)"
 std::string text_of(const Finding&);
+/// The name of a kernel as it was written, with template arguments, without parameters.
+std::string readable(const std::string& mangled);
 /// All of them to stderr, a line each; how many there were.
 size_t print_findings();
 

@@ -9,10 +9,14 @@ namespace vgpu {
 enum Cell { WRITE, READ, READ2, STRONG };
 enum class Act : uint8_t { read, write, strong_read, strong_write };
 
-/// Arrays of stamps, at the first word of an access; `byte` of its first word's bytes.
+/// Arrays of stamps: of words and of their bytes.
 struct Cells {
     Stamp* word[4];
     Stamp* byte[4];
+    Cells at(uint64_t n) const { // from the n-th word on
+        return {{word[0] + n, word[1] + n, word[2] + n, word[3] + n},
+                {byte[0] + 4 * n, byte[1] + 4 * n, byte[2] + 4 * n, byte[3] + 4 * n}};
+    }
 };
 
 /// A warp that makes an access, and what it may assume of stamps.

@@ -4,75 +4,11 @@
 #include <atomic>
 #include <bit>
 #include <cstdio>
-#include <cstring>
+
+#include "tools/vgpu/memory/checked_block.h"
 
 namespace vgpu {
 
-/// What is known of a running block: its clocks and the stamps of its shared memory.
-struct CheckedBlock {
-    BlockOrder order;
-    std::vector<Stamp> word[4], byte[4]; // byte: as long as there was no need, empty
-    std::vector<uint64_t> pending;       // a bit per word: a copy is on its way
-    uint32_t pending_words = 0;
-    const Site* pending_site = nullptr;
-    struct Cached {
-        uint64_t begin = 0, end = 0;
-        DeviceMemory* memory = nullptr;
-    };
-    std::vector<Cached> cached; // two of each warp: the ranges of its last accesses
-
-    void begin(const BlockId&, Segments*, uint64_t launch);
-    void need_bytes() {
-        if (byte[0].size() < 4 * word[0].size())
-            for (auto& b : byte) b.resize(4 * word[0].size());
-    }
-    Cells cells(uint64_t offset);
-    bool is_written(uint64_t offset, uint32_t bytes) const;
-};
-
-void CheckedBlock::begin(const BlockId& id, Segments* segments, uint64_t launch) {
-    if (order.exhausted()) {
-        order.restart();
-        for (int k = 0; k < 4; k++) {
-            std::fill(word[k].begin(), word[k].end(), 0);
-            std::fill(byte[k].begin(), byte[k].end(), 0);
-        }
-    }
-    order.begin(id.number, id.warps, segments, launch);
-    size_t words = (id.shared_bytes + 3) / 4;
-    if (word[0].size() < words)
-        for (auto& w : word) w.resize(words);
-    if (!byte[0].empty()) need_bytes();
-    pending.assign((words + 63) / 64, 0);
-    pending_words = 0;
-    cached.assign(2 * id.warps, {});
-}
-
-Cells CheckedBlock::cells(uint64_t offset) {
-    Cells c;
-    for (int k = 0; k < 4; k++) {
-        c.word[k] = word[k].data() + offset / 4;
-        c.byte[k] = byte[k].data() + offset / 4 * 4;
-    }
-    return c;
-}
-
-bool CheckedBlock::is_written(uint64_t offset, uint32_t bytes) const {
-    Stamp first = order.shared_first();
-    for (uint64_t at = offset; at < offset + bytes; at = at / 4 * 4 + 4) {
-        Stamp w = word[WRITE][at / 4];
-        if (w == SPLIT) {
-            for (uint64_t b = at; b < std::min(offset + bytes, at / 4 * 4 + 4); b++)
-                if (byte[WRITE][b] < first && byte[STRONG][b] < first) return false;
-        } else if (w < first && word[STRONG][at / 4] < first) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static CheckedBlock& checked(BlockId& b) { return *static_cast<CheckedBlock*>(b.data); }
-static WarpOrder& order_of(WarpId& w) { return checked(*w.block).order.warps[w.number]; }
 static std::atomic<uint64_t> launches = 0;
 
 Checker::Checker(DeviceMemory& memory, StreamClocks* streams, uint32_t operation)
@@ -127,7 +63,8 @@ void Checker::block_end(BlockId& b) {
     free_.push_back(std::move(state));
 }
 
-template <class What> void Checker::found(Fault fault, WarpId& w, const Access& a, uint32_t lane, What what) {
+void Checker::found(Fault fault, WarpId& w, const Access& a, uint32_t lane,
+                    const std::function<std::string()>& what) {
     Finding f;
     {
         std::lock_guard lock(mutex_);
@@ -164,7 +101,7 @@ static const char* verb(Kind k) {
     return "access";
 }
 
-static std::string what_of(const Access& a) {
+std::string what_of(const Access& a) {
     return std::string(verb(a.kind)) + " of " + std::to_string(a.bytes) + " bytes";
 }
 
@@ -205,7 +142,7 @@ Checker::Range Checker::range_of(uint64_t address) const {
 /// The lanes whose addresses are good; of the others, the first is reported. `range` becomes that of the last
 /// good lane.
 uint32_t Checker::in_bounds(WarpId& w, const Access& a, uint32_t lanes, Range& range) {
-    auto* cached = &checked(*w.block).cached[2 * w.number];
+    auto* cached = &checked(w).cached[2 * w.number];
     uint64_t low = ~0ull, high = 0;
     for (uint32_t m = lanes; m; m &= m - 1) {
         uint64_t address = a.address[std::countr_zero(m)];
@@ -261,7 +198,7 @@ uint32_t Checker::global_access(WarpId& w, const Access& a, uint32_t lanes) {
     if (a.kind != Kind::store) check_written(w, a, lanes, shadow, contiguous);
     if (a.kind == Kind::store) mark_written(a, lanes, shadow, contiguous);
     if (range.memory != &memory_) return lanes; // another device's: its stamps are not ours
-    CheckedBlock& block = checked(*w.block);
+    CheckedBlock& block = checked(w);
     WarpOrder& warp = block.order.warps[w.number];
     block.order.look(warp, beacons_);
     Stamp stamp = block.order.global_stamp(warp);
@@ -289,14 +226,11 @@ uint32_t Checker::global_access(WarpId& w, const Access& a, uint32_t lanes) {
              first_segment_ << GLOBAL_SHIFT,
              streams_,
              operation_};
-    auto cells = [&](uint64_t address) {
-        Cells c;
-        for (int k = 0; k < 4; k++) {
-            c.word[k] = shadow.words(k, address);
-            c.byte[k] = shadow.bytes(k, address / 4 * 4);
-        }
-        return c;
-    };
+    Cells cells;
+    for (int k = 0; k < 4; k++) {
+        cells.word[k] = shadow.words(k, memory_.begin());
+        cells.byte[k] = shadow.bytes(k, memory_.begin());
+    }
     conflicts(w, a, lanes, me, contiguous, cells);
     if (strong) synchronise_strong(w, a, lanes, act);
     return lanes;
@@ -314,7 +248,7 @@ uint32_t Checker::shared_access(WarpId& w, const Access& a, uint32_t lanes) {
         lanes &= ~outside;
     }
     if (!lanes) return 0;
-    CheckedBlock& block = checked(*w.block);
+    CheckedBlock& block = checked(w);
     WarpOrder& warp = block.order.warps[w.number];
     Stamp stamp = block.order.shared_stamp(warp);
     if (!stamp) return lanes;
@@ -342,7 +276,7 @@ uint32_t Checker::shared_access(WarpId& w, const Access& a, uint32_t lanes) {
              0,
              warp.shared_together << SHARED_SHIFT,
              false};
-    conflicts(w, a, lanes, me, is_contiguous(a, lanes), [&](uint64_t offset) { return block.cells(offset); });
+    conflicts(w, a, lanes, me, is_contiguous(a, lanes), block.cells());
     if (a.kind == Kind::copy_issue) issue(block, a, lanes);
     return lanes;
 }
@@ -375,7 +309,7 @@ void Checker::mark_written(const Access& a, uint32_t lanes, Shadow& shadow, bool
 }
 
 void Checker::check_shared_written(WarpId& w, const Access& a, uint32_t lanes) {
-    CheckedBlock& block = checked(*w.block);
+    CheckedBlock& block = checked(w);
     for (uint32_t m = lanes; m; m &= m - 1) {
         uint32_t lane = std::countr_zero(m);
         if (block.is_written(a.address[lane], a.bytes)) continue;
@@ -386,125 +320,10 @@ void Checker::check_shared_written(WarpId& w, const Access& a, uint32_t lanes) {
     }
 }
 
-// Asynchronous copies ------------------------------------------------------------------------------------
-
-void Checker::check_pending(WarpId& w, const Access& a, uint32_t lanes) {
-    CheckedBlock& block = checked(*w.block);
-    for (uint32_t m = lanes; m; m &= m - 1) {
-        uint32_t lane = std::countr_zero(m);
-        for (uint64_t word = a.address[lane] / 4; word * 4 < a.address[lane] + a.bytes; word++) {
-            if (!(block.pending[word / 64] >> word % 64 & 1)) continue;
-            found(Fault::copy_not_waited, w, a, lane, [&] {
-                return what_of(a) + " of shared memory at offset " + std::to_string(word * 4) +
-                       " while an asynchronous copy to it is under way (issued at " +
-                       block.pending_site->source + "): wait for the copy first";
-            });
-            break;
-        }
-    }
-}
-
-void Checker::issue(CheckedBlock& block, const Access& a, uint32_t lanes) {
-    block.pending_site = a.site;
-    for (uint32_t m = lanes; m; m &= m - 1) {
-        uint64_t begin = a.address[std::countr_zero(m)];
-        for (uint64_t word = begin / 4; word * 4 < begin + a.bytes; word++) {
-            uint64_t bit = 1ull << word % 64;
-            block.pending_words += !(block.pending[word / 64] & bit);
-            block.pending[word / 64] |= bit;
-        }
-    }
-}
-
-void Checker::land(CheckedBlock& block, const Access& a, uint32_t lanes, Stamp stamp) {
-    for (uint32_t m = lanes; m; m &= m - 1) {
-        uint32_t lane = std::countr_zero(m);
-        uint64_t begin = a.address[lane];
-        for (uint64_t word = begin / 4; word * 4 < begin + a.bytes; word++) {
-            uint64_t bit = 1ull << word % 64;
-            block.pending_words -= (block.pending[word / 64] & bit) != 0;
-            block.pending[word / 64] &= ~bit;
-            block.word[WRITE][word] = stamp | lane;
-        }
-    }
-    block.order.shared_segment(stamp).store = a.site;
-}
-
-// Races --------------------------------------------------------------------------------------------------
-
-/// Another lane of the same instruction that stores to the same place, or -1.
-static int twin(const Access& a, uint32_t lanes, uint32_t lane, uint32_t other) {
-    bool overlap = lanes >> other & 1 && a.address[other] < a.address[lane] + a.bytes &&
-                   a.address[lane] < a.address[other] + a.bytes;
-    return overlap && other != lane ? int(other) : -1;
-}
-
-template <class CellsAt> void Checker::conflicts(WarpId& w, const Access& a, uint32_t lanes, const Actor& me,
-                                                 bool contiguous, CellsAt cells_at) {
-    uint32_t words = a.bytes / 4;
-    if (contiguous && step_quietly(me, cells_at(a.address[0]), 32 * words, words, 0)) return;
-    for (uint32_t m = lanes; m; m &= m - 1) {
-        uint32_t lane = std::countr_zero(m);
-        uint64_t address = a.address[lane], end = address + a.bytes;
-        for (uint64_t at = address; at < end;) {
-            if (at % 4 == 0 && end - at >= 4) {
-                uint32_t n = std::min<uint64_t>((end - at) / 4, 4);
-                if (step_quietly(me, cells_at(at), n, 4, lane)) {
-                    at += 4 * n;
-                    continue;
-                }
-            }
-            uint32_t n = std::min<uint64_t>(4 - at % 4, end - at);
-            Conflict c = step_bytes(me, cells_at(at), at % 4, n, lane);
-            if (c.stamp) report_race(w, a, lanes, me, lane, at, c);
-            at += n;
-        }
-    }
-}
-
-void Checker::report_race(WarpId& w, const Access& a, uint32_t lanes, const Actor& me, uint32_t lane,
-                          uint64_t at, Conflict c) {
-    bool older = me.global && c.stamp < me.first;
-    if (older && streams_) {
-        found(Fault::race_streams, w, a, lane, [&] {
-            return what_of(a) + " (" + memory_.describe(at, 1) + ") and " +
-                   streams_->name(streams_->owner(c.stamp >> GLOBAL_SHIFT)) + ", which " +
-                   (c.write ? "wrote" : "read") +
-                   " it, are in different streams without an event between them";
-        });
-        return;
-    }
-    const Segment& other = me.segment(c.stamp);
-    bool same_warp = other.block == me.block.number && other.warp == w.number;
-    uint32_t other_lane = lane_of(c.stamp);
-    if (same_warp && a.kind == Kind::store && twin(a, lanes, lane, other_lane) >= 0) {
-        if (!a.value || !std::memcmp(a.value + lane * a.bytes, a.value + other_lane * a.bytes, a.bytes))
-            return;
-        found(me.global ? Fault::race_global : Fault::race_shared, w, a, lane, [&] {
-            return what_of(a) + ": lanes " + std::to_string(other_lane) + " and " + std::to_string(lane) +
-                   " of one instruction store different values to one address";
-        });
-        return;
-    }
-    found(me.global ? Fault::race_global : Fault::race_shared, w, a, lane, [&] {
-        const Site* site = c.write ? other.store : other.load;
-        std::string place = me.global ? memory_.describe(at, 1) : "offset " + std::to_string(at);
-        std::string who =
-            (other.block == me.block.number ? "" : "block " + std::to_string(other.block) + " ") +
-            std::string("thread ") + std::to_string(other.warp * 32 + other_lane);
-        return what_of(a) + " (" + place + ") is not ordered behind " + (c.write ? "a store" : "a load") +
-               " by " + who + (c.stamp & (MANY_LANES | MANY_WARPS) ? " and others" : "") +
-               (site && *site->source ? std::string(" near ") + site->source : "") +
-               (same_warp   ? ": a __syncwarp is missing"
-                : me.global ? ""
-                            : ": a barrier is missing");
-    });
-}
-
 // Synchronisation ----------------------------------------------------------------------------------------
 
 void Checker::synchronise_strong(WarpId& w, const Access& a, uint32_t lanes, Act act) {
-    BlockOrder& order = checked(*w.block).order;
+    BlockOrder& order = checked(w).order;
     WarpOrder& warp = order_of(w);
     bool releases = a.order == Order::release || a.order == Order::acq_rel;
     bool acquires = a.kind == Kind::atomic || a.order == Order::acquire || a.order == Order::acq_rel;
@@ -521,8 +340,8 @@ void Checker::synchronise_strong(WarpId& w, const Access& a, uint32_t lanes, Act
 }
 
 void Checker::warp_sync(WarpId& w, uint32_t lanes) {
-    checked(*w.block).order.look(order_of(w), beacons_);
-    checked(*w.block).order.warp_sync(order_of(w), lanes);
+    checked(w).order.look(order_of(w), beacons_);
+    checked(w).order.warp_sync(order_of(w), lanes);
 }
 
 void Checker::block_barrier(BlockId& b, uint32_t, WarpId* const* warps, uint32_t count) {
@@ -535,13 +354,11 @@ void Checker::block_barrier(BlockId& b, uint32_t, WarpId* const* warps, uint32_t
 }
 
 void Checker::arrive(WarpId& w, uint32_t lanes, uint64_t object) {
-    checked(*w.block).order.arrive(order_of(w), lanes, object);
+    checked(w).order.arrive(order_of(w), lanes, object);
 }
-void Checker::acquire(WarpId& w, uint32_t, uint64_t object) {
-    checked(*w.block).order.acquire(order_of(w), object);
-}
+void Checker::acquire(WarpId& w, uint32_t, uint64_t object) { checked(w).order.acquire(order_of(w), object); }
 void Checker::fence(WarpId& w, uint32_t lanes, Scope scope) {
-    if (scope != Scope::cta) checked(*w.block).order.fence(order_of(w), lanes, beacons_);
+    if (scope != Scope::cta) checked(w).order.fence(order_of(w), lanes, beacons_);
 }
 
 } // namespace vgpu

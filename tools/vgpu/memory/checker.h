@@ -6,9 +6,11 @@
 // (strong: atomics; relaxed, acquire, release; volatile in global memory), and neither ordered before the
 // other.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "tools/vgpu/machine/observer.h"
@@ -53,14 +55,13 @@ private:
     void check_pending(WarpId&, const Access&, uint32_t lanes);
     void issue(CheckedBlock&, const Access&, uint32_t lanes);
     void land(CheckedBlock&, const Access&, uint32_t lanes, Stamp);
-    template <class CellsAt>
-    void conflicts(WarpId&, const Access&, uint32_t lanes, const Actor&, bool contiguous, CellsAt);
+    void conflicts(WarpId&, const Access&, uint32_t lanes, const Actor&, bool contiguous, const Cells&);
     void report_race(WarpId&, const Access&, uint32_t lanes, const Actor&, uint32_t lane, uint64_t at,
                      Conflict);
     void synchronise_strong(WarpId&, const Access&, uint32_t lanes, Act);
 
     /// Reports `what()` for the first of its kind at this site; later ones are only counted.
-    template <class What> void found(Fault, WarpId&, const Access&, uint32_t lane, What what);
+    void found(Fault, WarpId&, const Access&, uint32_t lane, const std::function<std::string()>& what);
 
     DeviceMemory& memory_;
     Shadow& shadow_;
@@ -74,6 +75,9 @@ private:
     std::vector<std::unique_ptr<CheckedBlock>> free_; // blocks that have ended leave their arrays here
     std::map<std::pair<Fault, const Site*>, Finding> found_;
 };
+
+/// "load of 4 bytes"
+std::string what_of(const Access&);
 
 /// Two observers that see the same launch.
 class Both : public Observer {
