@@ -46,27 +46,12 @@ static __global__ void __launch_bounds__(SORT_THREADS)
 /// Each of n counts becomes the sum of those before it.
 static __global__ void __launch_bounds__(1024) sums_before(int* counts, int n) {
     __shared__ int warp_sums[WARP];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     int carry = 0;
     for (int begin = 0; begin < n; begin += 1024) {
-        const int i = begin + threadIdx.x, own = i < n ? counts[i] : 0;
-        int sum = own; // of the lanes up to this one
-#pragma unroll
-        for (int apart = 1; apart < WARP; apart *= 2) {
-            int other = __shfl_up_sync(0xffffffffu, sum, apart);
-            if (lane >= apart) sum += other;
-        }
-        if (lane == WARP - 1) warp_sums[warp] = sum;
-        __syncthreads();
-        int before = 0, all = 0;
-#pragma unroll
-        for (int w = 0; w < WARP; w++) {
-            if (w == warp) before = all;
-            all += warp_sums[w];
-        }
-        if (i < n) counts[i] = carry + before + sum - own;
+        const int i = begin + threadIdx.x;
+        int all, before = block_sum_before<1024>(i < n ? counts[i] : 0, warp_sums, all);
+        if (i < n) counts[i] = carry + before;
         carry += all;
-        __syncthreads();
     }
 }
 

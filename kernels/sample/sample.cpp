@@ -78,6 +78,10 @@ static void apply_bias_and_penalties(std::span<float> l, const SamplingParams& p
 // of positive floats, which order as they do, then by sorting the few that share them. No long tail is
 // sorted.
 
+// What a weight in [0, 1] counts in sums: a multiple of 2^-34. Up to 2^19 of them add up without rounding, so
+// every order and every device finds the same crossing; what a draw in 10^10 would show is lost.
+static double mass(float x) { return (double(x) + 0x1.8p18) - 0x1.8p18; }
+
 static size_t bin_of(float x) { return std::min<uint32_t>(std::bit_cast<uint32_t>(x) >> 18, 4095); }
 
 struct Crossing {
@@ -108,12 +112,12 @@ static void keep_top_k(std::span<float> w, int64_t k) {
 
 static double total_of(std::span<const float> w) {
     const float* p = w.data();
-    return lane_sum<double>(int64_t(w.size()), [&](int64_t i) { return double(p[i]); });
+    return lane_sum<double>(int64_t(w.size()), [&](int64_t i) { return mass(p[i]); });
 }
 
 static void keep_top_p(std::span<float> w, double p) {
     if (p >= 1) return;
-    Crossing c = find_crossing(w, p * total_of(w), [](float x) { return double(x); });
+    Crossing c = find_crossing(w, p * total_of(w), mass);
     for (size_t i = c.kept; i < c.ids.size(); i++) w[size_t(c.ids[i])] = 0;
     for (float& x : w) x = bin_of(x) < c.bin ? 0 : x;
 }
@@ -153,16 +157,19 @@ std::vector<float> probabilities(std::span<const float> logits, const SamplingPa
 
 Sampled sample(std::span<const float> logits, const SamplingParams& p, History history, const Random& random,
                uint64_t position) {
+    return sample(logits, p, history, random.uniform(position));
+}
+Sampled sample(std::span<const float> logits, const SamplingParams& p, History history, double uniform) {
     std::vector<float> w = weights(logits, p, history);
-    double total = 0;
-    for (float x : w) total += x;
+    double total = total_of(w);
     check(std::isfinite(total), "sampling: a logit is not a number");
-    double target = random.uniform(position) * total, sum = 0;
+    double target = uniform * total, sum = 0;
     size_t chosen = 0;
     for (size_t i = 0; i < w.size(); i++) {
-        if (w[i] == 0) continue;
-        chosen = i; // the last one stands if rounding leaves the sum below the target
-        sum += w[i];
+        double m = mass(w[i]);
+        if (m == 0) continue;
+        chosen = i; // the last one stands if rounding brings the target to the whole sum
+        sum += m;
         if (sum > target) break;
     }
     return {int32_t(chosen), log_probability(logits, int32_t(chosen))};

@@ -45,6 +45,8 @@ struct Sampled {
 };
 Sampled sample(std::span<const float> logits, const SamplingParams& p, History history, const Random& random,
                uint64_t position);
+/// The same with the random number itself, in [0, 1).
+Sampled sample(std::span<const float> logits, const SamplingParams& p, History history, double uniform);
 
 /// The largest logit, ties to the lowest id.
 int32_t greedy(std::span<const float> logits);

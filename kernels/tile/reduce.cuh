@@ -51,4 +51,28 @@ template <int THREADS, class A> __device__ __forceinline__ A block_max(A v, A* s
     return block_reduce<THREADS>(v, scratch, Max{});
 }
 
+/// The sum over the threads before this one; `all` gets the sum over all. Exact for integers; `scratch` as in
+/// block_reduce. Contains two __syncthreads.
+template <int THREADS, class A> __device__ __forceinline__ A block_sum_before(A v, A* scratch, A& all) {
+    constexpr int WARPS = THREADS / WARP;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    A sum = v; // of the lanes up to this one
+#pragma unroll
+    for (int apart = 1; apart < WARP; apart *= 2) {
+        A other = __shfl_up_sync(0xffffffffu, sum, apart);
+        if (lane >= apart) sum += other;
+    }
+    if (lane == WARP - 1) scratch[warp] = sum;
+    __syncthreads();
+    A before = 0;
+    all = 0;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        if (w == warp) before = all;
+        all += scratch[w];
+    }
+    __syncthreads();
+    return before + sum - v;
+}
+
 } // namespace nvl
