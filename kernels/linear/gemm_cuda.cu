@@ -42,7 +42,21 @@ GemmArgs checked(const GemmArgs& args) {
     return g;
 }
 
+bool aligned_to_16_bytes(const GemmArgs& g) {
+    auto aligned = [](const void* p, int64_t ld) { return uintptr_t(p) % 16 == 0 && ld % 8 == 0; };
+    return aligned(g.A, g.lda) && aligned(g.B, g.ldb);
+}
+void check_backend(const std::string& name) {
+    check(name == "own" || name == "cublaslt" || name == "hopper",
+          "gemm: no CUDA backend \"%s\" (NVL_GEMM); expected own, cublaslt or hopper", name.c_str());
+}
+
 } // namespace
+
+HopperGemm& gemm_hopper() {
+    static HopperGemm kernels = nullptr;
+    return kernels;
+}
 
 void cuda_gemm(const GemmArgs& args, const CudaGemmOptions& o) {
     GemmArgs g = checked(args);
@@ -50,17 +64,19 @@ void cuda_gemm(const GemmArgs& args, const CudaGemmOptions& o) {
           "gemm: a symmetric product is A A^T, without a bias");
     if (!g.M || !g.N) return;
     if (cuda_gemm_backend() == "cublaslt" && g.K) return gemm_cublaslt(g, o.keep);
+    if (cuda_gemm_backend() == "hopper" && g.in == Dtype::bf16 && g.K && aligned_to_16_bytes(g)) {
+        check(gemm_hopper(), "gemm: this build has no kernels for sm_90a (NVL_CUDA_ARCHS); use NVL_GEMM=own");
+        return gemm_hopper()(g, o);
+    }
     g.in == Dtype::bf16 ? gemm_bf16_cuda(g, o, tile) : gemm_f32_cuda(g, o, tile);
 }
 
 std::string cuda_gemm_backend() {
-    check(backend() == "own" || backend() == "cublaslt",
-          "gemm: no CUDA backend \"%s\" (NVL_GEMM); expected own or cublaslt", backend().c_str());
+    check_backend(backend());
     return backend();
 }
 void set_cuda_gemm_backend(const std::string& name) {
-    check(name == "own" || name == "cublaslt", "gemm: no CUDA backend \"%s\"; expected own or cublaslt",
-          name.c_str());
+    check_backend(name);
     backend() = name;
 }
 void set_cuda_gemm_tile(const std::string& name) { tile = name; }

@@ -28,7 +28,8 @@ inline void cuda_product(Matrix c, Matrix a, Matrix b, const ProductOptions& o =
     cuda_gemm(product_args(c, a, b, o), cuda);
 }
 
-/// "own" (the default) or "cublaslt"; the environment variable NVL_GEMM names the first choice.
+/// "own" (the default), "cublaslt" or "hopper" (bf16 by TMA and wgmma on sm_90a); the environment variable
+/// NVL_GEMM names the first choice.
 std::string cuda_gemm_backend();
 void set_cuda_gemm_backend(const std::string& name);
 /// Tests and benchmarks: "auto", "large", "small", and of bf16 "rows16", "rows64". The bits are the same.
