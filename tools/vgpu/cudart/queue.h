@@ -35,8 +35,8 @@ struct Work {
     std::function<void(Op&)> run; // null: nothing to do
     std::function<bool()> ready;  // may it run now, apart from the edges? null: yes
     std::function<Work()> bind;   // what has to be made anew for each launch of a graph (a collective)
-    std::vector<Range>
-        touches{}; // memory of devices, for races between streams (kernels: their observer says)
+    uint32_t operation = 0;       // its number in Clocks
+    std::vector<Range> touches{}; // memory of devices (of kernels, their observer knows)
 };
 
 struct Op {
