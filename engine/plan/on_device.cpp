@@ -72,18 +72,26 @@ void Program::run_on_device(Binding& b, const Run& r) {
     replayed++;
 }
 
+// Bytes from the first to the last element of a view.
+static size_t span_of(const View& v) {
+    if (!v || !v.numel()) return 0;
+    int64_t span = 1;
+    for (size_t d = 0; d < size_t(v.rank); d++) span += (v.shape[d] - 1) * v.stride[d];
+    return size_t(span * size_of(v.dtype));
+}
+
 // The arguments come down, and what the kernel wrote goes up again.
 void Program::call_on_host(size_t step, const View* views) {
     const Step& s = steps_[step];
     std::vector<View> here(views, views + s.args.size());
     std::vector<Memory> copies;
     std::vector<size_t> spans;
-    for (View& v : here) {
-        int64_t span = v.numel() > 0;
-        for (size_t d = 0; d < size_t(v.rank); d++) span += (v.shape[d] - 1) * v.stride[d];
-        spans.push_back(v && v.numel() ? size_t(span * size_of(v.dtype)) : 0);
+    for (size_t i = 0; i < here.size(); i++) {
+        View& v = here[i];
+        spans.push_back(span_of(v));
         copies.emplace_back(spans.back() + 1);
-        backend_of(device_).download(copies.back().data(), v.data, spans.back());
+        bool replaced = s.args[i].use == Use::out && spans.back() == size_t(v.bytes());
+        if (!replaced) backend_of(device_).download(copies.back().data(), v.data, spans.back());
         if (v) v.data = copies.back().data();
     }
     s.call(here.data(), Call::cpu);
