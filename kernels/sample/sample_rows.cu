@@ -89,7 +89,7 @@ template <class X> __device__ void adjust(unsigned* table, const X* logits, cons
     for (int j = threadIdx.x; counting && j < r.prompt + r.answer; j += THREADS) {
         int token = history[j];
         if (unsigned(token) >= unsigned(V))
-            *wrong = 1;
+            atomicOr(wrong, 1);
         else if (j >= r.prompt)
             atomicAdd(&table[token], 1u);
         else if (repetition)
@@ -100,7 +100,7 @@ template <class X> __device__ void adjust(unsigned* table, const X* logits, cons
     float biased = 0;
     if (int(threadIdx.x) < r.biases) {
         own = biases[2 * threadIdx.x];
-        if (unsigned(own) >= unsigned(V)) *wrong = 1, own = -1;
+        if (unsigned(own) >= unsigned(V)) atomicOr(wrong, 1), own = -1;
         for (int k = 0; k < int(threadIdx.x); k++)
             if (biases[2 * k] == own) own = -1;
     }
@@ -266,7 +266,7 @@ template <class X> __global__ void __launch_bounds__(THREADS) sample_kernel(Argu
     auto best_of = [&](const Logits<X>& from) {
         Count best = 0;
         from.each([&](int i, float l) {
-            if (l != l) s.wrong = 1;
+            if (l != l) atomicOr(&s.wrong, 1);
             best = max(best, rank_of(l, i));
         });
         return index_of(block_max<THREADS>(best, s.scratch));
