@@ -162,7 +162,7 @@ struct Shape {
     Exec exec;
     uint32_t d, a, b, c; // registers
 };
-const Shape SHAPES[] = {
+constexpr Shape SHAPES[] = {
     {"m16n8k16.f32.bf16.bf16.f32", mma_f32<Bf16, 16>, 4, 4, 2, 4},
     {"m16n8k8.f32.bf16.bf16.f32", mma_f32<Bf16, 8>, 4, 2, 1, 4},
     {"m16n8k16.f32.f16.f16.f32", mma_f32<Half, 16>, 4, 4, 2, 4},
