@@ -1,4 +1,5 @@
 // vgpu.h, and the run of one kernel under its observers.
+#include <deque>
 #include <optional>
 
 #include "tools/vgpu/cudart/runtime.h"
@@ -12,7 +13,8 @@ void Runtime::run_kernel(Op& op, Launch& l) {
     l.seed = options.seed ? options.seed * 0x9e3779b97f4a7c15 + op.number : 0;
     l.numerics = options.numerics;
     DeviceMemory& memory = *device(op.work.device).memory;
-    Unlocked unlocked(memory);
+    std::deque<Unlocked> unlocked; // of peers too
+    for (auto& d : devices) unlocked.emplace_back(*d->memory);
     std::optional<Checker> checker;
     if (options.check) l.observer = &checker.emplace(memory, &clocks.of(op.work.device), op.work.operation);
     run(l);

@@ -87,6 +87,7 @@ void Queue::run(const OpRef& op) {
     for (auto& later : op->before)
         if (OpRef next = later.lock(); next && --next->waits == 0) ready_.push_back(next);
     op->before.clear();
+    waiting_.clear(); // whoever still waits will say so again
     changed_.notify_all();
 }
 
@@ -146,11 +147,13 @@ void Queue::wait(const std::vector<OpRef>& ops) {
             throw Deadlock(text);
         }
     }
+    if (std::any_of(ops.begin(), ops.end(), [](auto& op) { return op && op->dropped; }))
+        throw Deadlock("the program hangs: what this waits for was dropped");
 }
 
 // Nobody gets a result any more, but later work is not held up.
 void Queue::drop() {
-    for (const OpRef& op : pending_) op->done = true, op->after.clear();
+    for (const OpRef& op : pending_) op->done = op->dropped = true, op->after.clear();
     clear();
     changed_.notify_all();
 }

@@ -46,7 +46,7 @@ struct Op {
     std::vector<OpRef> after; // emptied when it is done
     std::vector<std::weak_ptr<Op>> before;
     int waits = 0; // how many of `after` are not done
-    bool done = false, wanted = false;
+    bool done = false, wanted = false, dropped = false;
     std::chrono::steady_clock::time_point finished;
 };
 

@@ -197,6 +197,9 @@ template <class F> cudaError_t call(const char* name, F body) {
         return cudaSuccess;
     } catch (const Refusal& e) {
         return r.failed(name, e);
+    } catch (const Deadlock& e) {
+        r.finding(Fault::deadlock, name, e.what());
+        return r.failed(name, {cudaErrorLaunchTimeout, e.what(), false});
     } catch (const Error& e) {
         return r.failed(name, {cudaErrorLaunchFailure, e.what()});
     }

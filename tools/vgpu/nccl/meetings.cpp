@@ -107,12 +107,12 @@ void meet(World& w, Meeting& m, uint64_t number) {
     deliver(w, m, m.calls.begin()->second, number);
 }
 
-/// The first rank that calls decides; others must call the same.
+/// Every rank must call the same.
 void compare(ncclComm* comm, Meeting& m, const Call& call) {
-    auto& [rank, first] = *m.calls.begin();
-    if (rank == comm->rank || first.same(call)) return;
+    auto other = std::find_if(m.calls.begin(), m.calls.end(), [&](auto& c) { return c.first != comm->rank; });
+    if (other == m.calls.end() || other->second.same(call)) return;
     std::string why = "rank " + std::to_string(comm->rank) + " calls " + call.text() + " where rank " +
-                      std::to_string(rank) + " calls " + first.text();
+                      std::to_string(other->first) + " calls " + other->second.text();
     m.broken = true;
     runtime().finding(Fault::api, "nccl", why);
     fail(comm, ncclInvalidUsage, why);
