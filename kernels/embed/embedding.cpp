@@ -105,8 +105,8 @@ static RegisterOp op{{
         Tensor first = embedding(table, ids), second = embedding(table, ids); // the gradient of one adds
         return {first, second};
     },
-    .cases = {"T=1 V=1 C=1", "T=7 V=20 C=5", "T=129 V=11 C=33", "T=9 V=30 C=16 twice=1",
-              "bench T=4096 V=50257 C=768"},
+    .cases = {"T=1 V=1 C=1", "T=7 V=20 C=5", "T=129 V=11 C=33", "T=9 V=30 C=16 twice=1", "T=2100 V=1500 C=8",
+              "T=40 V=3000 C=600 twice=1", "bench T=4096 V=50257 C=768"},
 }};
 
 } // namespace nvl

@@ -97,8 +97,8 @@ static RegisterOp op{{
     .name = "add_layernorm",
     .build = build<add_layernorm>,
     .reference = build<composition>,
-    .cases = {"T=1 C=3", "T=7 C=100", "T=67 C=48 bias=0", "T=3 C=20 last=1", "bench T=256 C=768",
-              "bench T=4096 C=768"},
+    .cases = {"T=1 C=3", "T=7 C=100", "T=67 C=48 bias=0", "T=3 C=20 last=1", "T=3 C=1600",
+              "bench T=256 C=768", "bench T=4096 C=768"},
 }};
 
 } // namespace nvl

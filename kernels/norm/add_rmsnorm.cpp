@@ -91,7 +91,7 @@ static RegisterOp op{{
     .build = build<add_rmsnorm>,
     .reference = build<composition>,
     .cases = {"T=1 C=3", "T=7 C=100", "T=67 C=48 offset=1", "T=3 C=20 last=1", "T=3 C=17 same=1",
-              "bench T=4096 C=768"},
+              "T=3 C=1536", "T=2 C=4104", "T=2 C=8200", "bench T=4096 C=768"},
 }};
 
 } // namespace nvl

@@ -71,7 +71,8 @@ static RegisterOp op{{
         Tensor x = c.input(s), w = c.weight({c["C"]}, 0.2, 1);
         return {layernorm(x, w, c.get("bias", 1) ? c.weight({c["C"]}) : Tensor{})};
     },
-    .cases = {"T=1 C=3", "T=7 C=100", "T=129 C=48", "T=7 C=33 bias=0", "T=5 H=3 C=16", "bench T=4096 C=768"},
+    .cases = {"T=1 C=3", "T=7 C=100", "T=129 C=48", "T=7 C=33 bias=0", "T=5 H=3 C=16", "T=70 C=256",
+              "T=3 C=1280", "T=2 C=4104", "T=2 C=8200", "bench T=4096 C=768"},
 }};
 
 } // namespace nvl

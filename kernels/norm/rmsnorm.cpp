@@ -67,7 +67,8 @@ static RegisterOp op{{
         return {rmsnorm(x, w, 1e-6, double(c.get("offset", 0)))};
     },
     .cases = {"T=1 C=3", "T=1 C=64", "T=7 C=100", "T=129 C=48", "T=5 C=40 offset=1", "T=5 H=3 C=16",
-              "bench T=4096 C=768", "bench T=4096 H=12 C=64"},
+              "T=70 C=256", "T=3 C=2048", "T=2 C=4104", "T=2 C=8200", "bench T=4096 C=768",
+              "bench T=4096 H=12 C=64"},
 }};
 
 } // namespace nvl

@@ -59,7 +59,7 @@ static RegisterOp op{{
         if (c.get("transpose", 0)) x = transpose(reshape(x, {T, c["C"] / 3, 3}), 1, 2);
         return {contiguous(x)};
     },
-    .cases = {"T=1 C=1", "T=7 C=100", "T=5 C=21 transpose=1", "bench T=4096 C=768"},
+    .cases = {"T=1 C=1", "T=7 C=100", "T=5 C=21 transpose=1", "T=2 C=210 transpose=1", "bench T=4096 C=768"},
 }};
 
 } // namespace nvl

@@ -92,7 +92,8 @@ static RegisterOp op{{
     .build = build<qknorm_rope>,
     .reference = build<composition>,
     .cases = {"T=1 H=1 D=2", "T=33 H=3 D=20", "T=5 H=2 D=33 d=20 offset=1", "T=7 H=3 D=20 interleaved=1",
-              "bench T=256 H=12 D=64", "bench T=4096 H=16 D=128"},
+              "T=33 H=4 D=64", "T=5 H=2 D=128", "T=3 H=2 D=256", "T=2 H=1 D=320 d=64",
+              "T=5 H=2 D=128 interleaved=1", "bench T=256 H=12 D=64", "bench T=4096 H=16 D=128"},
 }};
 
 } // namespace nvl

@@ -118,7 +118,8 @@ static RegisterOp op{{
         return {rope(x, angles, c.get("interleaved", 0) ? Pairs::interleaved : Pairs::half)};
     },
     .cases = {"T=1 H=1 D=2", "T=7 H=3 D=20", "T=5 H=2 D=33 d=20", "T=7 H=3 D=20 interleaved=1",
-              "T=5 H=2 D=64 d=16 interleaved=1", "bench T=256 H=12 D=64", "bench T=4096 H=12 D=64"},
+              "T=5 H=2 D=64 d=16 interleaved=1", "T=5 H=2 D=64", "T=3 H=4 D=128", "T=3 H=1 D=256 d=64",
+              "T=2 H=2 D=512", "bench T=256 H=12 D=64", "bench T=4096 H=12 D=64"},
 }};
 
 } // namespace nvl
