@@ -1,4 +1,6 @@
 // Memory, launches, symbols, properties and errors of the CUDA runtime's look-alike.
+#include <cuda.h>
+
 #include "tests/vgpu/api.h"
 
 #include <cstring>
@@ -283,6 +285,56 @@ TEST_F(Vgpu, kernels_are_checked) {
     launch_fill(y, 0, 64);
     ok(cudaDeviceSynchronize());
     EXPECT_GT(take_findings(Fault::use_after_free), 0);
+}
+
+TEST_F(Vgpu, counts_what_kernels_move) {
+    options.count = true;
+    restart();
+    float *x = to_device(ramp(1024)), *y = to_device(ramp(1024));
+    launch_axpy(y, x, 1, 1024);
+    launch_axpy(y, x, 1, 1024);
+    ok(cudaDeviceSynchronize());
+    Traffic t = traffic_of("axpy");
+    EXPECT_EQ(t.launches, 2u);
+    EXPECT_EQ(t.read.requested, 2u * 8192);
+    EXPECT_EQ(t.write.unique * 32, 2u * 4096);
+    EXPECT_EQ(t.read.sectors_per_requested(), 1);
+}
+
+namespace {
+CUresult encode(CUtensorMap* map, void* tensor, uint64_t stride, uint32_t width) {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+    ok(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
+                                        &found));
+    EXPECT_EQ(found, cudaDriverEntryPointSuccess);
+    cuuint64_t extent[] = {64, 8}, strides[] = {stride};
+    cuuint32_t box[] = {width, 8}, step[] = {1, 1};
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
+        map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, tensor, extent, strides, box, step,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+} // namespace
+
+TEST_F(Vgpu, encodes_tensor_maps) {
+    CUtensorMap map;
+    float* x = device_array<float>(512);
+    EXPECT_EQ(encode(&map, x, 256, 32), CUDA_ERROR_INVALID_VALUE); // sm_80
+    options.arch = 90;
+    restart();
+    x = device_array<float>(512);
+    EXPECT_EQ(encode(&map, x, 256, 32), CUDA_SUCCESS) << last_refusal();
+    EXPECT_EQ(encode(&map, x + 1, 256, 32), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(encode(&map, x, 260, 32), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(encode(&map, x, 256, 33), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(encode(&map, x, 256, 64), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(last_refusal(), "the box is 256 bytes wide, more than the swizzle of 128");
+    EXPECT_EQ(take_findings(Fault::api), 4);
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+    ok(cudaGetDriverEntryPointByVersion("cuNothing", &function, 12000, cudaEnableDefault, &found));
+    EXPECT_EQ(found, cudaDriverEntryPointSymbolNotFound);
 }
 
 TEST(Fatbin, chooses_what_cuda_would_choose) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "tools/vgpu/count/traffic.h" // traffic_of(name): what kernels moved, with Options::count
 #include "tools/vgpu/machine/launch.h"
 #include "tools/vgpu/report.h"
 
@@ -20,6 +21,8 @@ struct Options {
     size_t memory = size_t(4) << 30; // of a device
     bool check = true;               // races, bounds, initialisation, ...
     bool count = false;              // traffic and instructions of kernels
+    bool l2 = false;                 // with count: a model of the L2 cache too
+    std::string traffic;             // count, and write traffic_json to this file at exit
     bool leaks = false;              // at exit, memory that was not freed is a finding
     bool permute = false;            // NCCL adds the ranks in an order drawn from the seed, not 0, 1, 2, ...
     bool verbose = false;            // refused calls are printed when they happen

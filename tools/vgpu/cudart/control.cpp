@@ -2,6 +2,8 @@
 #include <deque>
 #include <optional>
 
+#include "tools/vgpu/count/counter.h"
+#include "tools/vgpu/cudart/devices.h"
 #include "tools/vgpu/cudart/runtime.h"
 #include "tools/vgpu/memory/checker.h"
 
@@ -16,7 +18,19 @@ void Runtime::run_kernel(Op& op, Launch& l) {
     std::deque<Unlocked> unlocked; // of peers too
     for (auto& d : devices) unlocked.emplace_back(*d->memory);
     std::optional<Checker> checker;
+    std::optional<Counter> counter;
+    std::optional<Both> both;
     if (options.check) l.observer = &checker.emplace(memory, &clocks.of(op.work.device), op.work.operation);
+    if (options.count) {
+        auto& cache = device(op.work.device).l2;
+        if (options.l2 && !cache) {
+            L2::Options size;
+            size.bytes = uint64_t(model_of(options.arch).l2);
+            cache = std::make_unique<L2>(size);
+        }
+        Counter& c = counter.emplace(memory, l.function->name, cache.get());
+        l.observer = l.observer ? static_cast<Observer*>(&both.emplace(*l.observer, c)) : &c;
+    }
     run(l);
     l.observer = nullptr;
 }
@@ -51,6 +65,7 @@ void reset(const Options& o) {
     locked([&](Runtime& r) {
         r.reset(o);
         clear_findings();
+        clear_traffic();
     });
 }
 

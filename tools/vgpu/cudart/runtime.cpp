@@ -41,6 +41,13 @@ void at_exit() {
         }
         if (r.options.leaks) r.report_leaks();
     }
+    if (const std::string& file = r.options.traffic; !file.empty()) {
+        std::FILE* f = std::fopen(file.c_str(), "w");
+        if (!f)
+            std::fprintf(stderr, "vgpu: cannot write %s\n", file.c_str());
+        else
+            std::fputs(traffic_json(true).c_str(), f), std::fclose(f);
+    }
     size_t found = print_findings();
     std::fflush(nullptr);
     if (found) std::_Exit(99);
@@ -76,7 +83,9 @@ vgpu::Options vgpu::Options::from_environment() {
     o.memory = number_from("VGPU_MEMORY", o.memory);
     o.check = number_from("VGPU_CHECK", 1) != 0;
     o.leaks = number_from("VGPU_LEAKS", 0) != 0;
-    o.count = number_from("VGPU_COUNT", 0) != 0;
+    o.l2 = number_from("VGPU_L2", 0) != 0;
+    if (const char* file = std::getenv("VGPU_TRAFFIC")) o.traffic = file;
+    o.count = number_from("VGPU_COUNT", 0) != 0 || !o.traffic.empty();
     o.permute = number_from("VGPU_PERMUTE", 0) != 0;
     o.verbose = number_from("VGPU_VERBOSE", 0) != 0;
     if (o.arch != 80 && o.arch != 90 && o.arch != 100) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/vgpu/count/l2.h"
 #include "tools/vgpu/cudart/clocks.h"
 #include "tools/vgpu/cudart/fatbin.h"
 #include "tools/vgpu/cudart/queue.h"
@@ -113,6 +114,7 @@ struct Device {
     std::vector<std::unique_ptr<CUstream_st>> streams; // destroyed ones too: a handle is never used twice
     std::map<std::thread::id, CUstream_st*> per_thread;
     cudaError_t sticky = cudaSuccess; // an op failed: every later call says so
+    std::unique_ptr<L2> l2;           // with Options::l2
     std::set<uint64_t> variables;     // addresses of module variables: no leaks
 };
 
