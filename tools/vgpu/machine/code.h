@@ -59,21 +59,24 @@ enum BarrierFlag : uint16_t {
 
 constexpr int32_t NO_REGISTER = -1;
 
-struct Op {
+struct alignas(64) Op {
     Exec exec = nullptr;
     int32_t guard = NO_REGISTER;
     bool guard_negated = false;
     Flow flow = Flow::next;
     uint16_t flags = 0;
+    Unit unit = Unit::other;
+    bool memory = false; // tells the observer itself
     int32_t r[6] = {NO_REGISTER, NO_REGISTER, NO_REGISTER, NO_REGISTER, NO_REGISTER, NO_REGISTER};
-    uint32_t target = 0; // of a branch; index into Code::sites otherwise unused
-    uint32_t site = 0;
+    uint32_t target = 0; // of a branch: op, or table
+
+    uint32_t site = 0; // index into Code::sites
     union {
         int64_t value = 0;
         const Extra* extra;
     };
 };
-static_assert(sizeof(Op) == 56);
+static_assert(sizeof(Op) == 64);
 
 struct ConstantLanes { // a literal, the same in all lanes
     uint32_t offset;

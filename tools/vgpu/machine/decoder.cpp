@@ -8,6 +8,22 @@ namespace {
 
 constexpr uint32_t align_up(uint32_t n, uint32_t to) { return (n + to - 1) / to * to; }
 
+Unit unit_of(std::string_view name) {
+    for (const char* n : {"mma", "wgmma"}) {
+        if (name == n) return Unit::tensor;
+    }
+    for (const char* n : {"ex2", "lg2", "sin", "cos", "tanh", "rcp", "rsqrt", "sqrt"}) {
+        if (name == n) return Unit::special;
+    }
+    return name == "shfl" ? Unit::shuffle : Unit::other;
+}
+bool is_memory(std::string_view name, std::string_view opcode) {
+    for (const char* n : {"ld", "ldu", "st", "atom", "red", "ldmatrix", "stmatrix"}) {
+        if (name == n) return !opcode.starts_with("ld.param");
+    }
+    return opcode.starts_with("cp.async.ca") || opcode.starts_with("cp.async.cg");
+}
+
 } // namespace
 
 uint32_t width_of(char letter) {
@@ -142,6 +158,9 @@ Op& Decoder::emit(Exec exec, const ptx::Instruction& i, Flow flow) {
     op.exec = exec, op.flow = flow;
     if (i.guard >= 0) op.guard = frames.back().registers[size_t(i.guard)], op.guard_negated = i.guard_negated;
     op.site = site_of(i);
+    std::string_view name = i.opcode.substr(0, i.opcode.find('.'));
+    op.unit = unit_of(name);
+    op.memory = exec && is_memory(name, i.opcode);
     code.ops.push_back(op);
     return code.ops.back();
 }

@@ -68,6 +68,9 @@ void add_control(Table&);
 void add_async(Table&);
 void add_matrix(Table&);
 void add_mma(Table&);
+void add_mbarrier(Table&);
+void add_bulk(Table&);
+void add_wgmma(Table&);
 
 /// Addresses of module variables, known before decoding.
 struct Globals {

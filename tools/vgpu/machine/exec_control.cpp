@@ -194,12 +194,16 @@ void fence(Warp& w, const Op& op, uint32_t mask) {
     if (w.block->observer) w.block->observer->fence(w.id, mask, Scope(op.value));
 }
 void decode_fence(Decoder& d, const ptx::Instruction& i, Modifiers& m) {
+    if (m.take("mbarrier_init")) { // fence.mbarrier_init.release.cluster
+        m.take("release"), m.take("cluster");
+        return;
+    }
     if (!m.prefixed("proxy").empty()) { // the async proxies see the same memory here
         while (!m.first().empty()) {
         }
         return;
     }
-    m.one_of({"sc", "acq_rel", "acquire", "release", "mbarrier_init"});
+    m.one_of({"sc", "acq_rel", "acquire", "release"});
     m.prefixed("sync_restrict");
     std::string_view scope = m.one_of({"cta", "cluster", "gpu", "gl", "sys"});
     d.emit(fence, i).value = int64_t(scope == "cta"       ? Scope::cta

@@ -84,6 +84,32 @@ void add_double(Table& t) {
     t.add("copysign.f64", of<[](double a, double b) { return std::copysign(b, a); }>());
 }
 
+/// A double to nearest whose exact value lies `error` beside it, by another rounding.
+double directed(double v, double error, Round r) {
+    if (error == 0 || !std::isfinite(v) || std::isnan(error)) return v;
+    bool below = error < 0; // the exact value is
+    if (r == Round::down || (r == Round::zero && v > 0)) return below ? std::nextafter(v, -INFINITY) : v;
+    return below ? v : std::nextafter(v, INFINITY);
+}
+double sum_of(double a, double b, Round r) {
+    double s = a + b, t = s - a;
+    return directed(s, (a - (s - t)) + (b - t), r);
+}
+template <Round R> void add_directed_double(Table& t, const std::string& form) {
+    t.add("add" + form, of<[](double a, double b) { return sum_of(a, b, R); }>());
+    t.add("sub" + form, of<[](double a, double b) { return sum_of(a, -b, R); }>());
+    t.add("mul" + form,
+          of<[](double a, double b) { return directed(a * b, std::fma(a, b, -(a * b)), R); }>());
+    t.add("div" + form, of<[](double a, double b) {
+              double q = a / b, rest = std::fma(-q, b, a);
+              return directed(q, b > 0 ? rest : -rest, R);
+          }>());
+    t.add("sqrt" + form, of<[](double a) {
+              double s = std::sqrt(a);
+              return directed(s, std::fma(-s, s, a), R);
+          }>());
+}
+
 template <class F> void add_tests(Table& t, const std::string& type) {
     t.add("testp.finite" + type, of<[](F a) { return bool(std::isfinite(a)); }>());
     t.add("testp.infinite" + type, of<[](F a) { return bool(std::isinf(a)); }>());
@@ -112,6 +138,9 @@ void add_float(Table& t) {
     t.add("tanh.approx.f32", of<[](float a) { return std::tanh(a); }>());
     t.add("copysign.f32", of<[](float a, float b) { return std::copysign(b, a); }>());
     add_double(t);
+    add_directed_double<Round::zero>(t, ".rz.f64");
+    add_directed_double<Round::down>(t, ".rm.f64");
+    add_directed_double<Round::up>(t, ".rp.f64");
     add_tests<float>(t, ".f32");
     add_tests<double>(t, ".f64");
 }

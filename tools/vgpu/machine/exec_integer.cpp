@@ -136,6 +136,15 @@ template <class A16, class B, class C> C dot2(u32 a, u32 b, C c, int shift) {
     return C(sum);
 }
 
+/// Two 16-bit numbers in a word.
+struct Pair {
+    u16 low, high;
+};
+template <class T, bool MAX> Pair extreme(Pair a, Pair b) {
+    auto one = [](u16 x, u16 y) { return (T(x) < T(y)) != MAX ? x : y; };
+    return {one(a.low, b.low), one(a.high, b.high)};
+}
+
 } // namespace
 
 void add_integer(Table& t) {
@@ -151,6 +160,14 @@ void add_integer(Table& t) {
     t.add("add.sat.s32", of<[](s32 a, s32 b) { return saturated(s64(a) + b); }>());
     t.add("sub.sat.s32", of<[](s32 a, s32 b) { return saturated(s64(a) - b); }>());
     t.add("mul24.lo.{u32,s32}", of<[](u32 a, u32 b) { return u32(u64(a & 0xffffff) * (b & 0xffffff)); }>());
+
+    t.add("add.{u16x2,s16x2}", of<[](Pair a, Pair b) {
+              return Pair{u16(a.low + b.low), u16(a.high + b.high)};
+          }>());
+    t.add("min.u16x2", of<extreme<u16, false>>());
+    t.add("min.s16x2", of<extreme<s16, false>>());
+    t.add("max.u16x2", of<extreme<u16, true>>());
+    t.add("max.s16x2", of<extreme<s16, true>>());
 
     using s8 = int8_t;
     using u8 = uint8_t;

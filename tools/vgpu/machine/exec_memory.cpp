@@ -93,23 +93,21 @@ template <class T, class R> void store(Warp& w, const Op& op, uint32_t mask) {
     const auto& from = op.extra->registers;
     uint64_t address[32];
     std::byte* host[32];
+    T data[32 * 8]; // lane after lane
     addresses(w, m, op.r[0], address);
+    for (uint32_t k = 0; k < m.count; k++) {
+        const R* s = w.at<R>(from[k]);
+        for (uint32_t i = 0; i < 32; i++) data[i * m.count + k] = T(s[i]);
+    }
     uint32_t bytes = uint32_t(sizeof(T)) * m.count;
-    uint32_t good = translate(w, op, m, Kind::store, bytes, mask, address, host);
-    if (m.count == 1 && side_by_side(host, good, bytes)) {
-        T v[32];
-        const R* s = w.at<R>(from[0]);
-        for (int i = 0; i < 32; i++) v[i] = T(s[i]);
-        std::memcpy(host[0], v, sizeof v);
+    const std::byte* value = reinterpret_cast<const std::byte*>(data);
+    uint32_t good = translate(w, op, m, Kind::store, bytes, mask, address, host, value);
+    if (side_by_side(host, good, bytes)) {
+        std::memcpy(host[0], data, 32 * bytes);
         return;
     }
-    for (uint32_t rest = good; rest; rest &= rest - 1) {
-        uint32_t i = lowest(rest);
-        for (uint32_t k = 0; k < m.count; k++) {
-            T v = T(w.at<R>(from[k])[i]);
-            std::memcpy(host[i] + k * sizeof(T), &v, sizeof(T));
-        }
-    }
+    for (uint32_t rest = good; rest; rest &= rest - 1)
+        std::memcpy(host[lowest(rest)], value + lowest(rest) * bytes, bytes);
 }
 
 template <class T, class R> Exec pick(bool loads) { return loads ? load<T, R> : store<T, R>; }

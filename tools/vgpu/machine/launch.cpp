@@ -130,7 +130,9 @@ void BlockRunner::start(uint64_t number) {
     block.aborted = false, block.instructions = 0, block.progress = 0;
     block.random.seed(uint32_t((launch.seed + 1) * 0x9e3779b97f4a7c15ull >> 32) ^
                       uint32_t(number * 2654435761u));
-    next_warp = 0;
+    next_warp = 0, last_progress = vain_polls = 0;
+    block.bulk.clear();
+    block.cluster_arrived = block.cluster_phase = 0;
     for (Barrier& b : block.barriers) b = {};
     std::memset(block.shared, 0xff, block.shared_bytes);
     std::memset(block.local, 0xff, size_t(code.local_bytes) * block.warps.size() * 32);
@@ -139,6 +141,8 @@ void BlockRunner::start(uint64_t number) {
         w.group_count = 1, w.groups[0] = {0, w.lanes};
         w.turn_over = w.starved = false;
         w.copies.clear();
+        w.products.clear();
+        w.product_groups = 0, w.again = false, w.idle_polls = 0;
         std::fill(std::begin(w.committed), std::end(w.committed), 0);
         w.id.block = &block.id, w.id.data = nullptr;
     }
@@ -147,6 +151,8 @@ void BlockRunner::start(uint64_t number) {
 }
 
 void BlockRunner::finish() {
+    for (const PendingBulk& c : block.bulk)
+        complain(*c.issuer, *c.op, Fault::copy_not_waited, c.lane, "nobody has waited for this copy");
     if (block.observer) block.observer->block_end(block.id);
 }
 

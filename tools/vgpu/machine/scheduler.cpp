@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t LONG_TURN = 20000; // instructions of a warp before others get their turn, without a seed
 constexpr uint32_t NO_LIMIT = ~0u;
+constexpr uint64_t MOST_POLLS = 20000; // of a warp, with nothing happening in between
 
 } // namespace
 
@@ -96,6 +97,8 @@ void BlockRunner::run_group(Warp& w, Group now, int64_t& budget) {
         uint32_t mask = now.mask;
         if (op.guard != NO_REGISTER) mask &= w.predicate(op.guard) ^ (op.guard_negated ? ~0u : 0u);
         thread_count += uint32_t(std::popcount(mask)), count++;
+        if (block.observer && mask && !op.memory)
+            block.observer->executed(w.id, code.sites[op.site], op.unit, mask);
         if (op.flow == Flow::next) [[likely]] {
             if (mask) op.exec(w, op, mask);
             if (++now.pc == limit) limit = absorb(w, now);
@@ -132,6 +135,7 @@ void BlockRunner::run_group(Warp& w, Group now, int64_t& budget) {
             break;
         case Flow::yield:
             if (mask) op.exec(w, op, mask);
+            if (w.again) advance = w.again = false;
             break;
         case Flow::next: break;
         }
@@ -199,12 +203,35 @@ void BlockRunner::exit_lanes(Warp& w, const Op& op, uint32_t mask) {
     }
     for (PendingCopy& c : w.copies) c.mask &= ~mask;
     std::erase_if(w.copies, [](const PendingCopy& c) { return !c.mask; });
+    if (!w.products.empty()) {
+        const Site& site = code.sites[w.products[0].op->site];
+        report({Fault::copy_not_waited, site.kernel, site.source, site.ptx_line, block.id.block,
+                thread_of(w, lowest(mask)), "the warp ends before it has waited for this product"});
+        w.products.clear();
+    }
     w.live &= ~mask;
     block.progress++;
     for (int g = 0; g < w.group_count; g++) { // they may have waited for these lanes
         if (w.groups[g].wait == Wait::collective) w.groups[g].wait = Wait::ready;
     }
     (void)op;
+}
+
+/// Whether waits for mbarriers and clusters have gone on for long without anything that could end them.
+bool BlockRunner::polls_in_vain(Warp& w) {
+    if (!w.idle_polls) return false;
+    w.idle_polls = 0;
+    uint64_t progress = 0;
+    for (Block* b : block.cluster) progress += b->progress;
+    if (progress != last_progress) {
+        last_progress = progress, vain_polls = 0;
+        return false;
+    }
+    if (++vain_polls < MOST_POLLS * block.cluster.size() * block.warps.size()) return false;
+    complain(w, code.ops[w.group_count ? w.groups[0].pc : 0], Fault::deadlock, lowest(w.live),
+             "waits in vain: " + who_waits_where());
+    block.aborted = true;
+    return true;
 }
 
 bool BlockRunner::step() {
@@ -221,6 +248,7 @@ bool BlockRunner::step() {
         if (launch.seed) turn = 1 + int64_t(block.random() % (1u << (block.random() % 12)));
         run_warp(w, turn);
         next_warp = (first + k + 1) % count;
+        if (polls_in_vain(w)) return false;
         if (launch.limit && block.instructions > launch.limit) {
             complain(w, code.ops[w.group_count ? w.groups[0].pc : 0], Fault::deadlock, 0,
                      "the block still runs after " + std::to_string(block.instructions) + " instructions; " +

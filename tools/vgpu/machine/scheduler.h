@@ -30,7 +30,7 @@ private:
     };
     std::unique_ptr<std::byte, Freed> storage; // all register files, then local memory, then shared memory
     uint32_t next_warp = 0;
-    uint64_t blocks_done = 0;
+    uint64_t last_progress = 0, vain_polls = 0;
 
     void fill_constants();
     void fill_specials();
@@ -45,6 +45,8 @@ private:
     bool wants_other(const Warp&, const Group& now);
     void indexed_branch(Warp&, const Op&, const Group& now, uint32_t mask);
     void exit_lanes(Warp&, const Op&, uint32_t mask);
+
+    bool polls_in_vain(Warp&);
 
     // Barriers (barrier.cpp)
     bool arrive(Warp&, const Op&, const Group& now, uint32_t mask);

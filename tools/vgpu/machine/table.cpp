@@ -97,7 +97,8 @@ const Table& table() {
     static const Table all = [] {
         Table t;
         for (auto add : {add_integer, add_bits, add_float, add_half, add_compare, add_convert, add_move,
-                         add_memory, add_atomic, add_collective, add_control, add_async, add_matrix, add_mma})
+                         add_memory, add_atomic, add_collective, add_control, add_async, add_matrix, add_mma,
+                         add_mbarrier, add_bulk, add_wgmma})
             add(t);
         return t;
     }();

@@ -66,9 +66,9 @@ uint32_t in_window(Warp& w, const Op& op, Access a, const Window& win, std::byte
 } // namespace
 
 uint32_t translate(Warp& w, const Op& op, const Memory& m, Kind kind, uint32_t bytes, uint32_t mask,
-                   const uint64_t* address, std::byte** host) {
+                   const uint64_t* address, std::byte** host, const std::byte* value) {
     Block& b = *w.block;
-    Access a{&b.code->sites[op.site], m.space, kind, m.order, m.scope, bytes, mask, address};
+    Access a{&b.code->sites[op.site], m.space, kind, m.order, m.scope, bytes, mask, address, value};
     uint64_t local = b.code->local_bytes;
     Window shared{Space::shared, b.shared, b.shared_bytes, 0};
     Window stack{Space::local, b.local + uint64_t(w.id.number) * 32 * local, local, local};

@@ -36,6 +36,29 @@ struct PendingCopy {
     std::byte data[32][16];
 };
 
+/// A wgmma that was issued and not waited for.
+struct PendingProduct {
+    const Op* op;
+    uint32_t group;
+    bool a_in_registers, accumulate;
+    uint64_t descriptor_a = 0, descriptor_b = 0;
+    uint32_t a[4][32];
+};
+
+struct Block;
+struct Warp;
+
+/// A bulk copy that was issued: lands when somebody waits for its mbarrier.
+struct PendingBulk {
+    Warp* issuer;
+    const Op* op;
+    uint32_t lane;
+    Block* block; // of target and mbarrier
+    uint32_t target, mbarrier;
+    uint32_t swizzle;
+    std::vector<std::byte> data;
+};
+
 struct Warp {
     Block* block = nullptr;
     std::byte* file = nullptr; // registers
@@ -49,6 +72,11 @@ struct Warp {
     uint64_t thread_instructions = 0, warp_instructions = 0;
     std::vector<PendingCopy> copies;
     uint32_t committed[32] = {};
+    std::vector<PendingProduct> products;
+    uint32_t product_groups = 0;
+    uint32_t cluster_phase[32] = {}; // at the last barrier.cluster.arrive
+    bool again = false;              // the instruction is to be executed once more
+    uint64_t idle_polls = 0;         // waits in vain
 
     template <class T> T* at(int32_t offset) { return reinterpret_cast<T*>(file + offset); }
     uint32_t& predicate(int32_t offset) { return *at<uint32_t>(offset); }
@@ -76,6 +104,8 @@ struct Block {
     Barrier barriers[16];
     std::vector<Block*> cluster; // by rank; itself alone without clusters
     uint32_t cluster_rank = 0;
+    std::vector<PendingBulk> bulk;
+    uint32_t cluster_arrived = 0, cluster_phase = 0; // of the block of rank 0
     uint64_t progress = 0; // changes whenever something happens that others may wait for
     bool aborted = false;
     std::minstd_rand random;
@@ -96,7 +126,7 @@ inline uint32_t lowest(uint32_t mask) { return uint32_t(__builtin_ctz(mask)); }
 /// The host addresses of a warp's access, checked: translate() asks the observer, checks the bounds of
 /// windows and returns the lanes that may go on. Lanes of one generic access may lie in several windows.
 uint32_t translate(Warp&, const Op&, const Memory&, Kind, uint32_t bytes, uint32_t mask,
-                   const uint64_t* address, std::byte** host);
+                   const uint64_t* address, std::byte** host, const std::byte* value = nullptr);
 /// base register + offset of a memory operand.
 void addresses(Warp&, const Memory&, int32_t base, uint64_t* out);
 /// Writes the copies of these lanes that belong to all but the `newest` last commit groups

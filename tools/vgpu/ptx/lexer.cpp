@@ -34,8 +34,10 @@ struct Lexer {
     }
 
     void word() {
+        bool directive = peek() == '.'; // ".reg.b32" is two words
         size_t begin = at++;
-        while (in_word(peek()) || (peek() == ':' && peek(1) == ':' && in_word(peek(2)))) {
+        while ((in_word(peek()) && !(directive && peek() == '.')) ||
+               (peek() == ':' && peek(1) == ':' && in_word(peek(2)))) {
             at += peek() == ':' ? 2 : 1;
         }
         push(Token::word, begin);
