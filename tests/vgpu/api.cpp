@@ -287,6 +287,20 @@ TEST_F(Vgpu, kernels_are_checked) {
     EXPECT_GT(take_findings(Fault::use_after_free), 0);
 }
 
+namespace {
+[[noreturn]] void fill_and_exit(int n) { // nobody waits for the kernel: it runs all the same
+    float* x = device_array<float>(64);
+    launch_fill(x, 0, n);
+    std::exit(0);
+}
+} // namespace
+
+TEST_F(Vgpu, findings_are_the_exit_status) {
+    EXPECT_EXIT(fill_and_exit(65), testing::ExitedWithCode(99),
+                "OUT_OF_BOUNDS in .*fill.* at .*api_kernels.cu:");
+    EXPECT_EXIT(fill_and_exit(64), testing::ExitedWithCode(0), "");
+}
+
 TEST_F(Vgpu, counts_what_kernels_move) {
     options.count = true;
     restart();

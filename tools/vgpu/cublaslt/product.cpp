@@ -35,22 +35,45 @@ float tf32(float x) {
     return x;
 }
 
-float element(const Operand& o, int64_t row, int64_t col) {
-    float x = get(o.type, o.data, size_t(o.transposed ? col + row * o.ld : row + col * o.ld));
-    return o.tf32 ? tf32(x) : x;
+/// Calls f with a function that reads op(o)(row, col), of the right type: what is decided here is not decided
+/// again for each element.
+template <class F> void with_elements(const Operand& o, F f) {
+    int64_t row_step = o.transposed ? o.ld : 1, col_step = o.transposed ? 1 : o.ld;
+    auto at = [=](int64_t row, int64_t col) { return row * row_step + col * col_step; };
+    auto* x = static_cast<const float*>(o.data);
+    auto* h = static_cast<const uint16_t*>(o.data);
+    if (o.type == Type::bf16)
+        f([=](int64_t r, int64_t c) { return from_bf16(h[at(r, c)]); });
+    else if (o.type == Type::f16)
+        f([=](int64_t r, int64_t c) { return from_f16(h[at(r, c)]); });
+    else if (o.tf32)
+        f([=](int64_t r, int64_t c) { return tf32(x[at(r, c)]); });
+    else
+        f([=](int64_t r, int64_t c) { return x[at(r, c)]; });
 }
 
-// Panels of MR rows, k by k: panel[p][k][MR]; rows beyond m are zero.
+// Panels of MR rows, k by k: panel[p][k][MR]; rows beyond m are zero. Read along the dense direction.
 void pack_rows(float* panel, const Operand& a, int64_t row, int64_t rows, int64_t k0, int64_t ks) {
-    for (int64_t p = 0; p < rows; p += MR)
-        for (int64_t k = 0; k < ks; k++, panel += MR)
-            for (int64_t i = 0; i < MR; i++) panel[i] = p + i < rows ? element(a, row + p + i, k0 + k) : 0;
+    with_elements(a, [&](auto element) {
+        for (int64_t p = 0; p < rows; p += MR, panel += MR * ks) {
+            int64_t here = std::min(MR, rows - p);
+            if (here < MR) std::fill_n(panel, MR * ks, 0.f);
+            if (a.transposed)
+                for (int64_t i = 0; i < here; i++)
+                    for (int64_t k = 0; k < ks; k++) panel[k * MR + i] = element(row + p + i, k0 + k);
+            else
+                for (int64_t k = 0; k < ks; k++)
+                    for (int64_t i = 0; i < here; i++) panel[k * MR + i] = element(row + p + i, k0 + k);
+        }
+    });
 }
 
-void pack_cols(float* panel, const Operand& b, int64_t col, int64_t cols, int64_t k0, int64_t ks) {
-    for (int64_t p = 0; p < cols; p += NR)
-        for (int64_t k = 0; k < ks; k++, panel += NR)
-            for (int64_t j = 0; j < NR; j++) panel[j] = p + j < cols ? element(b, k0 + k, col + p + j) : 0;
+void pack_cols(float* panel, const Operand& b, int64_t cols, int64_t k0, int64_t ks) {
+    with_elements(b, [&](auto element) {
+        for (int64_t p = 0; p < cols; p += NR)
+            for (int64_t k = 0; k < ks; k++, panel += NR)
+                for (int64_t j = 0; j < NR; j++) panel[j] = p + j < cols ? element(k0 + k, p + j) : 0;
+    });
 }
 
 using Vector = float __attribute__((vector_size(64)));
@@ -80,7 +103,7 @@ void product(float* sums, const Operand& a, const Operand& b, int64_t m, int64_t
     threads = int(std::min<int64_t>(std::max(threads, 1), blocks));
     for (int64_t k0 = 0; k0 < k; k0 += KB) {
         int64_t ks = std::min(KB, k - k0);
-        pack_cols(packed.data(), b, 0, n, k0, ks);
+        pack_cols(packed.data(), b, n, k0, ks);
         std::atomic<int64_t> next = 0;
         auto work = [&] {
             std::vector<float> panel(size_t(MB * ks));

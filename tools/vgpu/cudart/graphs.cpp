@@ -123,11 +123,16 @@ void launch(Runtime& r, CUgraphExec_st* e, CUstream_st* s) {
         r.clocks.record(ops.back()->number, e->lanes[i]);
     }
     if (e->last) r.clocks.forget(e->last->number);
-    for (const OpRef& op : ops) r.clocks.wait(s->lane, op->number), r.clocks.forget(op->number);
+    std::vector<OpRef> ends{begin};
+    for (size_t i = 0; i < ops.size(); i++)
+        if (!continued[i]) {
+            ends.push_back(ops[i]);
+            r.clocks.wait(s->lane, ops[i]->number);
+        }
+    for (const OpRef& op : ops) r.clocks.forget(op->number);
     r.clocks.forget(begin->number);
-    ops.push_back(begin);
     exit.device = s->device;
-    e->last = s->last = r.submit(exit, s->lane, std::move(ops));
+    e->last = s->last = r.submit(exit, s->lane, std::move(ends));
     r.clocks.record(e->last->number, s->lane);
 }
 
