@@ -25,7 +25,7 @@ enum class Fault : uint8_t {
     launch_limit,
     deadlock,
     trap, // the kernel stopped itself, or an assertion of it failed
-    api // a call that the real library would refuse or leave undefined
+    api   // a call that the real library would refuse or leave undefined
 };
 const char* name_of(Fault);
 

@@ -126,12 +126,10 @@ template <bool LOADS> void tensor(Warp& w, const Op& op, uint32_t mask) {
         uint64_t shared = address_at(w, op.r[0], memory_from(e, 0), lane);
         uint32_t bytes = t.element;
         for (int j = 0; j < t.rank; j++) bytes *= t.box[j];
-        uint32_t align = t.swizzle == 128 ? 1024 : t.swizzle == 64 ? 512 : t.swizzle == 32 ? 256 : 128;
         if ((shared & 0xffffff) % 128)
             complain(w, op, Fault::misaligned, lane,
                      "tiles of tensor copies begin at multiples of 128 bytes");
-        (void)align;
-        std::vector<std::byte> data(bytes);
+        std::vector<std::byte> data(bytes, t.nan_outside ? std::byte{0xff} : std::byte{});
         if (LOADS) {
             each_row(t, coordinate, [&](uint64_t at, uint32_t offset, uint32_t n) {
                 global_run(w, op, lane, at, n, Kind::copy_load, data.data() + offset);
