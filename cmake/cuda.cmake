@@ -104,6 +104,18 @@ function(vgpu_own_tests)
   if(objects)
     set_source_files_properties(${objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
   endif()
+  target_compile_definitions(vgpu_tests PRIVATE VGPU_TESTS="${CMAKE_SOURCE_DIR}/tests/vgpu")
   target_link_libraries(vgpu_tests PRIVATE vgpu GTest::gtest_main)
+  # CuTe's layouts, a second opinion on fragments: pip install nvidia-cutlass
+  find_program(NVL_PYTHON python3)
+  if(NVL_PYTHON AND NOT NVL_CUTE_INCLUDE)
+    execute_process(COMMAND ${NVL_PYTHON} -c "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+                    OUTPUT_VARIABLE packages OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  endif()
+  find_path(NVL_CUTE_INCLUDE cute/tensor.hpp HINTS ${packages}/cutlass_library/source/include)
+  if(NVL_CUTE_INCLUDE)
+    set_source_files_properties(${CMAKE_SOURCE_DIR}/tests/vgpu/cute.cpp PROPERTIES
+                                COMPILE_OPTIONS "-isystem;${NVL_CUTE_INCLUDE};-DVGPU_CUTE;-w")
+  endif()
   gtest_discover_tests(vgpu_tests DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300)
 endfunction()

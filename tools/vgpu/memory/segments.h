@@ -19,6 +19,7 @@ constexpr int GLOBAL_SHIFT = 7, SHARED_SHIFT = 12;
 constexpr Stamp MANY_LANES = 1u << 5, MANY_WARPS = 1u << 6, WARP_BITS = 31u << 7;
 constexpr Stamp SPLIT = ~0u; // the bytes of this word have their own stamps
 constexpr uint32_t MAX_SEGMENTS = (1u << (32 - GLOBAL_SHIFT)) - 2;
+constexpr uint32_t MANY_SEGMENTS = 1u << 22; // when to begin anew
 constexpr uint32_t MAX_SHARED_SEGMENTS = (1u << (32 - SHARED_SHIFT)) - 2;
 
 inline uint32_t lane_of(Stamp s) { return s & 31; }
@@ -32,7 +33,7 @@ struct Segment {
 /// Numbers of a device, taken in batches so that workers seldom meet.
 class Segments {
 public:
-    static constexpr uint32_t BATCH = 1024;
+    static constexpr uint32_t BATCH = 256;
 
     /// The first of `count` (at most BATCH) new numbers; 0 if there are none left.
     uint32_t take(uint32_t count = BATCH) {
