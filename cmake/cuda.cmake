@@ -115,7 +115,7 @@ function(vgpu_own_tests)
   find_path(NVL_CUTE_INCLUDE cute/tensor.hpp HINTS ${packages}/cutlass_library/source/include)
   if(NVL_CUTE_INCLUDE)
     set_source_files_properties(${CMAKE_SOURCE_DIR}/tests/vgpu/cute.cpp PROPERTIES
-                                COMPILE_OPTIONS "-isystem;${NVL_CUTE_INCLUDE};-DVGPU_CUTE;-w")
+                                COMPILE_OPTIONS "-isystem;${NVL_CUTE_INCLUDE};-isystem;${NVL_CUDA_INCLUDE}/cccl;-DVGPU_CUTE;-w")
   endif()
   gtest_discover_tests(vgpu_tests DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 300)
 endfunction()
