@@ -59,14 +59,14 @@ template <int N> __device__ __forceinline__ void update(const AdamW& p, const Fa
             under = load<N>(p.max_v + at);
 #pragma unroll
             for (int i = 0; i < N; i++) under[i] = v[i] > under[i] ? v[i] : under[i];
-            store<N>(p.max_v + at, under);
+            put<N>(p.max_v + at, under, false);
         }
 #pragma unroll
         for (int i = 0; i < N; i++)
             w[i] = fmaf(-f.size, m[i] / fmaf(sqrtf(under[i]), f.inverse_root, f.eps), w[i] * f.keep);
-        store<N>(p.m + at, m), store<N>(p.v + at, v), store<N>(p.w + at, w);
+        put<N>(p.m + at, m, false), put<N>(p.v + at, v, false), put<N>(p.w + at, w, false);
     }
-    if (p.copy) store<N>(p.copy + at, w);
+    if (p.copy) put<N>(p.copy + at, w, false);
 }
 
 static __global__ void __launch_bounds__(ADAM_THREADS) adamw_kernel(AdamW p) {

@@ -4,7 +4,21 @@
 
 namespace nvl {
 
-template <class X, int N> struct alignas(sizeof(X) * N) Vec { X x[N]; };
+template <int BYTES> struct Word;
+template <> struct Word<16> { using type = uint4; };
+template <> struct Word<8> { using type = uint2; };
+template <> struct Word<4> { using type = unsigned; };
+template <> struct Word<2> { using type = unsigned short; };
+/// Moved as one word: a copy of the elements would be as many accesses as there are elements.
+template <class X, int N> union Vec {
+    typename Word<sizeof(X) * N>::type word;
+    X x[N];
+};
+template <int N, class X> __device__ __forceinline__ Vec<X, N> load_word(const X* p) {
+    Vec<X, N> v;
+    v.word = *reinterpret_cast<const decltype(v.word)*>(p);
+    return v;
+}
 template <int N> struct Floats {
     float x[N];
     __device__ __forceinline__ float& operator[](int i) { return x[i]; }
@@ -24,32 +38,70 @@ template <class X, int N> __device__ __forceinline__ Floats<N> floats(const Vec<
 
 template <int N, class X> __device__ __forceinline__ Floats<N> load(const X* p) {
     static_assert(sizeof(X) * N <= 16);
-    return floats(*reinterpret_cast<const Vec<X, N>*>(p));
+    return floats(load_word<N>(p));
+}
+/// The elements as they lie in memory.
+template <int N, class X>
+__device__ __forceinline__ typename Word<sizeof(X) * N>::type word_of(const Floats<N>& f) {
+    static_assert(sizeof(X) * N <= 16);
+    constexpr int WORDS = int(sizeof(X)) * N / 4;
+    if constexpr (WORDS == 0)
+        return __bfloat16_as_ushort(from_float<X>(f[0]));
+    else {
+        unsigned w[WORDS];
+#pragma unroll
+        for (int i = 0; i < WORDS; i++)
+            if constexpr (sizeof(X) == 4)
+                w[i] = __float_as_uint(f[i]);
+            else {
+                __nv_bfloat162 two = __floats2bfloat162_rn(f[2 * i], f[2 * i + 1]);
+                w[i] = *reinterpret_cast<unsigned*>(&two);
+            }
+        if constexpr (WORDS == 1)
+            return w[0];
+        else if constexpr (WORDS == 2)
+            return make_uint2(w[0], w[1]);
+        else
+            return make_uint4(w[0], w[1], w[2], w[3]);
+    }
 }
 template <int N, class X> __device__ __forceinline__ void store(X* p, const Floats<N>& f) {
-    static_assert(sizeof(X) * N <= 16);
-    Vec<X, N> v;
-#pragma unroll
-    for (int i = 0; i < N; i++) v.x[i] = from_float<X>(f[i]);
-    *reinterpret_cast<Vec<X, N>*>(p) = v;
+    auto word = word_of<N, X>(f);
+    *reinterpret_cast<decltype(word)*>(p) = word;
 }
+
+// Stores to global memory as one instruction each: left to itself the compiler takes them apart where the
+// same values are also stored one by one on another path.
+__device__ __forceinline__ void store_global(uint4* p, uint4 w) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(w.x),
+                 "r"(w.y), "r"(w.z), "r"(w.w)
+                 : "memory");
+}
+__device__ __forceinline__ void store_global(uint2* p, uint2 w) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(w.x), "r"(w.y)
+                 : "memory");
+}
+__device__ __forceinline__ void store_global(unsigned* p, unsigned w) { *p = w; }
+__device__ __forceinline__ void store_global(unsigned short* p, unsigned short w) { *p = w; }
+
 /// Elements [c, c + N) of a row of C; those beyond are 0. All at once if `vector`, one by one if not.
 template <int N, class X>
 __device__ __forceinline__ Vec<X, N> load_part(const X* row, int c, int C, bool vector) {
-    if (vector && c < C) return *reinterpret_cast<const Vec<X, N>*>(row + c);
+    if (vector && c < C) return load_word<N>(row + c);
     Vec<X, N> v;
 #pragma unroll
     for (int i = 0; i < N; i++) v.x[i] = !vector && c + i < C ? row[c + i] : from_float<X>(0.f);
     return v;
 }
-/// What an Acc does: the first contribution writes, later ones add.
+/// What an Acc (in global memory) does: the first contribution writes, later ones add.
 template <int N, class X> __device__ __forceinline__ void put(X* p, Floats<N> f, bool add) {
     if (add) {
         Floats<N> before = load<N>(p);
 #pragma unroll
         for (int i = 0; i < N; i++) f[i] += before[i];
     }
-    store<N>(p, f);
+    auto word = word_of<N, X>(f);
+    store_global(reinterpret_cast<decltype(word)*>(p), word);
 }
 
 template <int N, class X>
