@@ -94,6 +94,7 @@ void** __cudaRegisterFatBinary(void* wrapper) {
 void __cudaRegisterFatBinaryEnd(void** handle) {
     Runtime& r = runtime();
     std::unique_lock lock(r.queue.mutex);
+    if (r.devices.empty()) return;
     Binary::Loaded& l = r.load(*reinterpret_cast<Binary*>(handle), 0);
     if (l.status == cudaErrorInvalidPtx || l.status == cudaErrorInvalidKernelImage)
         std::fprintf(stderr, "vgpu: %s\n", l.refusal.c_str());
