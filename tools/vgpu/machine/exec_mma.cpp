@@ -27,10 +27,48 @@ template <class T> T element(uint32_t word, int k) {
     return std::bit_cast<T>(part);
 }
 
-/// 8 lanes with the same t next to each other: out[t][g] = in[4 g + t].
-inline void by_column(const uint32_t* in, uint32_t (*out)[8]) {
-    for (int g = 0; g < 8; g++) {
-        for (int t = 0; t < 4; t++) out[t][g] = in[4 * g + t];
+// Lanes 4 g + t to t-major order and back, 16 words at a time: index 8 t + g.
+typedef uint32_t Words __attribute__((vector_size(64)));
+struct Turned {
+    Words early, late; // t = 0, 1 and t = 2, 3
+};
+inline Turned turned(const uint32_t* in) {
+    Words low, high;
+    std::memcpy(&low, in, sizeof low), std::memcpy(&high, in + 16, sizeof high);
+    return {__builtin_shuffle(low, high, Words{0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29}),
+            __builtin_shuffle(low, high, Words{2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31})};
+}
+inline void turn_back(const Turned& x, uint32_t* out) {
+    Words low =
+        __builtin_shuffle(x.early, x.late, Words{0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27});
+    Words high =
+        __builtin_shuffle(x.early, x.late, Words{4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31});
+    std::memcpy(out, &low, sizeof low), std::memcpy(out + 16, &high, sizeof high);
+}
+inline Words low_halves(Words x, Words y) {
+    return __builtin_shuffle(x, y, Words{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23});
+}
+inline Words high_halves(Words x, Words y) {
+    return __builtin_shuffle(x, y, Words{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
+}
+/// Columns 0 to 3 (one for each t) of 16 rows, from the registers of the upper and the lower 8 rows.
+inline void columns_of(const uint32_t* upper, const uint32_t* lower, Words (&column)[4]) {
+    Turned x = turned(upper), y = turned(lower);
+    column[0] = low_halves(x.early, y.early), column[1] = high_halves(x.early, y.early);
+    column[2] = low_halves(x.late, y.late), column[3] = high_halves(x.late, y.late);
+}
+inline void from_columns(const Words (&column)[4], uint32_t* upper, uint32_t* lower) {
+    turn_back({low_halves(column[0], column[1]), low_halves(column[2], column[3])}, upper);
+    turn_back({high_halves(column[0], column[1]), high_halves(column[2], column[3])}, lower);
+}
+
+/// Element e of each word as a number.
+template <class T, class N> void numbers_of(const uint32_t* words, int e, N* out, int count) {
+    for (int i = 0; i < count; i++) {
+        if constexpr (std::is_same_v<N, float>)
+            out[i] = to_float(element<T>(words[i], e));
+        else
+            out[i] = element<T>(words[i], e);
     }
 }
 
@@ -38,32 +76,16 @@ inline void by_column(const uint32_t* in, uint32_t (*out)[8]) {
 template <class T, class N, int K>
 void unpack(Warp& w, const int32_t* ra, const int32_t* rb, N (*a)[16], N (*b)[8]) {
     constexpr int E = per_register<T>, BLOCKS = K / (4 * E);
-    uint32_t words[4][8];
-    for (int j = 0; j < 2 * BLOCKS; j++) {
-        by_column(w.at<uint32_t>(ra[j]), words);
-        for (int t = 0; t < 4; t++) {
-            for (int e = 0; e < E; e++) {
-                N* row = a[4 * E * (j / 2) + E * t + e] + 8 * (j & 1);
-                for (int g = 0; g < 8; g++) {
-                    if constexpr (std::is_same_v<N, float>)
-                        row[g] = to_float(element<T>(words[t][g], e));
-                    else
-                        row[g] = element<T>(words[t][g], e);
-                }
-            }
-        }
-    }
     for (int j = 0; j < BLOCKS; j++) {
-        by_column(w.at<uint32_t>(rb[j]), words);
+        Words column[4];
+        columns_of(w.at<uint32_t>(ra[2 * j]), w.at<uint32_t>(ra[2 * j + 1]), column);
+        Turned row = turned(w.at<uint32_t>(rb[j]));
+        uint32_t words[4][16], rows[4][8];
+        std::memcpy(words, column, sizeof words), std::memcpy(rows, &row, sizeof rows);
         for (int t = 0; t < 4; t++) {
             for (int e = 0; e < E; e++) {
-                N* row = b[4 * E * j + E * t + e];
-                for (int g = 0; g < 8; g++) {
-                    if constexpr (std::is_same_v<N, float>)
-                        row[g] = to_float(element<T>(words[t][g], e));
-                    else
-                        row[g] = element<T>(words[t][g], e);
-                }
+                numbers_of<T>(words[t], e, a[4 * E * j + E * t + e], 16);
+                numbers_of<T>(rows[t], e, b[4 * E * j + E * t + e], 8);
             }
         }
     }
@@ -100,16 +122,18 @@ template <class T, int K> void mma_f32(Warp& w, const Op& op, uint32_t mask) {
     const int32_t *rd = r, *ra = r + 4, *rb = ra + A, *rc = rb + B;
     alignas(64) float a[K][16], b[K][8], c[8][16];
     unpack<T, float, K>(w, ra, rb, a, b);
-    for (int j = 0; j < 4; j++) {
-        const float* f = w.at<float>(rc[j]);
-        for (int i = 0; i < 32; i++) c[2 * (i % 4) + (j & 1)][i / 4 + 8 * (j / 2)] = f[i];
-    }
+    Words even[4], odd[4]; // columns 2 t and 2 t + 1
+    columns_of(w.at<uint32_t>(rc[0]), w.at<uint32_t>(rc[2]), even);
+    columns_of(w.at<uint32_t>(rc[1]), w.at<uint32_t>(rc[3]), odd);
+    for (int t = 0; t < 4; t++)
+        std::memcpy(c[2 * t], &even[t], sizeof even[t]), std::memcpy(c[2 * t + 1], &odd[t], sizeof odd[t]);
     multiply<K>(a, b, c, w.block->launch->numerics);
-    for (int j = 0; j < 4; j++) {
-        float v[32];
-        for (int i = 0; i < 32; i++) v[i] = c[2 * (i % 4) + (j & 1)][i / 4 + 8 * (j / 2)];
-        blend(w.at<float>(rd[j]), v, mask);
-    }
+    for (int t = 0; t < 4; t++)
+        std::memcpy(&even[t], c[2 * t], sizeof even[t]), std::memcpy(&odd[t], c[2 * t + 1], sizeof odd[t]);
+    uint32_t d[4][32];
+    from_columns(even, d[0], d[2]);
+    from_columns(odd, d[1], d[3]);
+    for (int j = 0; j < 4; j++) blend(w.at<uint32_t>(rd[j]), d[j], mask);
 }
 
 /// C and D in f16, two registers each.

@@ -40,6 +40,7 @@ BlockRunner::BlockRunner(const Launch& l) : launch(l), code(*l.function->code) {
     }
     block.id.warps = warps, block.id.threads = threads, block.id.shared_bytes = block.shared_bytes;
     fill_constants();
+    fill_specials(false);
 }
 
 void BlockRunner::fill_constants() {
@@ -106,17 +107,40 @@ uint64_t BlockRunner::special(Special which, const Warp& w, uint32_t lane) const
     return 0;
 }
 
-void BlockRunner::fill_specials() {
-    for (Warp& w : block.warps) {
-        for (const SpecialLanes& s : code.specials) {
+namespace {
+/// What differs between the blocks of a launch is the same for all lanes of a warp, and the other way round.
+bool differs_by_block(Special s) {
+    switch (s) {
+    case Special::ctaid_x:
+    case Special::ctaid_y:
+    case Special::ctaid_z:
+    case Special::smid:
+    case Special::clusterid_x:
+    case Special::clusterid_y:
+    case Special::clusterid_z:
+    case Special::cluster_ctaid_x:
+    case Special::cluster_ctaid_y:
+    case Special::cluster_ctaid_z:
+    case Special::cluster_ctarank: return true;
+    default: return false;
+    }
+}
+} // namespace
+
+void BlockRunner::fill_specials(bool of_block) {
+    for (const SpecialLanes& s : code.specials) {
+        if (differs_by_block(s.which) != of_block) continue;
+        auto offset = int32_t(s.offset);
+        uint64_t same = special(s.which, block.warps[0], 0);
+        for (Warp& w : block.warps) {
             for (uint32_t i = 0; i < 32; i++) {
-                uint64_t v = special(s.which, w, i);
+                uint64_t v = of_block ? same : special(s.which, w, i);
                 if (s.which == Special::gridid)
-                    w.at<uint64_t>(int32_t(s.offset))[i] = v;
+                    w.at<uint64_t>(offset)[i] = v;
                 else if (s.which != Special::is_explicit_cluster)
-                    w.at<uint32_t>(int32_t(s.offset))[i] = uint32_t(v);
+                    w.at<uint32_t>(offset)[i] = uint32_t(v);
                 else
-                    w.predicate(int32_t(s.offset)) = v ? ~0u : 0;
+                    w.predicate(offset) = v ? ~0u : 0;
             }
         }
     }
@@ -146,7 +170,7 @@ void BlockRunner::start(uint64_t number) {
         std::fill(std::begin(w.committed), std::end(w.committed), 0);
         w.id.block = &block.id, w.id.data = nullptr;
     }
-    fill_specials();
+    fill_specials(true);
     if (block.observer) block.observer->block_begin(block.id);
 }
 

@@ -33,7 +33,7 @@ private:
     uint64_t last_progress = 0, vain_polls = 0;
 
     void fill_constants();
-    void fill_specials();
+    void fill_specials(bool of_block);
     uint64_t special(Special, const Warp&, uint32_t lane) const;
 
     int choose_group(Warp&);
