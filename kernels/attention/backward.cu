@@ -76,23 +76,36 @@ template <class X> __global__ void __launch_bounds__(256)
 }
 
 // --- the two walks ---------------------------------------------------------------------------------------
-/// From scores and dP to p and dS; log_sum(i, j) and delta(i, j) belong to the query.
-template <class Tile, class F, class G>
+/// From scores and dP to p and dS; log_sum(i, j) and delta(i, j) belong to the query, hidden() clears p where
+/// a query does not see a key.
+template <class Tile, class F, class G, class H>
 __device__ __forceinline__ void differentiate(typename Tile::Scores& s, typename Tile::Scores& d,
-                                              const Scoring& scoring, F log_sum, G delta) {
-    bool capped = scoring.inverse_cap != 0;
+                                              const Scoring& scoring, F log_sum, G delta, H hidden) {
+    if (scoring.inverse_cap != 0) {
+#pragma unroll
+        for (int i = 0; i < Tile::R; i++)
+#pragma unroll
+            for (int j = 0; j < Tile::C; j++) {
+                float t = tanhf(s.at(i, j) * scoring.inverse_cap);
+                s.at(i, j) = t * scoring.cap;
+                d.at(i, j) = (d.at(i, j) - delta(i, j)) * fmaf(-t, t, 1.f);
+            }
+    } else {
+#pragma unroll
+        for (int i = 0; i < Tile::R; i++)
+#pragma unroll
+            for (int j = 0; j < Tile::C; j++) d.at(i, j) -= delta(i, j);
+    }
 #pragma unroll
     for (int i = 0; i < Tile::R; i++)
 #pragma unroll
-        for (int j = 0; j < Tile::C; j++) {
-            float z = s.at(i, j), slope = 1;
-            if (capped) {
-                float t = tanhf(z * scoring.inverse_cap);
-                z = t * scoring.cap, slope = fmaf(-t, t, 1.f);
-            }
-            s.at(i, j) = exp2_flush(fmaf(z, scoring.factor, -log_sum(i, j)));
-            d.at(i, j) = s.at(i, j) * (d.at(i, j) - delta(i, j)) * slope;
-        }
+        for (int j = 0; j < Tile::C; j++)
+            s.at(i, j) = exp2_flush(fmaf(s.at(i, j), scoring.factor, -log_sum(i, j)));
+    hidden();
+#pragma unroll
+    for (int i = 0; i < Tile::R; i++)
+#pragma unroll
+        for (int j = 0; j < Tile::C; j++) d.at(i, j) *= s.at(i, j);
 }
 
 /// The owner's two tiles (A), stages of two tiles to walk over (B) with, for keys, what belongs to queries.
@@ -102,7 +115,8 @@ template <class Tile, int DQK, int DV, int STAGES> struct Memory {
     using OwnV = Shared<Tile::M, DV>;
     using WalkK = Shared<Tile::STEP, DQK>;
     using WalkV = Shared<Tile::STEP, DV>;
-    static constexpr int OWN = OwnK::BYTES + OwnV::BYTES, ROWS = Tile::STEP * 8;
+    static constexpr int OWN_ROWS = OwnK::BYTES + OwnV::BYTES, OWN = OWN_ROWS + Tile::M * 8,
+                         ROWS = Tile::STEP * 8;
     static constexpr int STAGE = WalkK::BYTES + WalkV::BYTES + ROWS, SCRATCH = OWN + STAGES * STAGE;
     static constexpr int COLS = (DQK > DV ? DQK : DV) / Tile::PARTS;
     static constexpr int OUT = Tile::THREADS / 32 * Tile::WARP_ROWS * (COLS + 8) * 4;
@@ -118,12 +132,14 @@ template <class Tile, int DQK, int DV, int STAGES> struct Memory {
     __device__ __forceinline__ WalkV walk_v(int slot) const {
         return {address(OWN + slot * STAGE + WalkK::BYTES)};
     }
+    __device__ __forceinline__ float* own_rows() const { return reinterpret_cast<float*>(start + OWN_ROWS); }
     __device__ __forceinline__ float* rows(int slot) const {
         return reinterpret_cast<float*>(start + OWN + slot * STAGE + WalkK::BYTES + WalkV::BYTES);
     }
     __device__ __forceinline__ float* scratch() const { return reinterpret_cast<float*>(start + SCRATCH); }
-    __device__ __forceinline__ float* out(int cols) const { // of this warp
-        return reinterpret_cast<float*>(start) + int(threadIdx.x) / 32 * Tile::WARP_ROWS * (cols + 8);
+    __device__ __forceinline__ float*
+    out() const { // of this warp, whatever it writes: no barrier between two
+        return reinterpret_cast<float*>(start) + int(threadIdx.x) / 32 * Tile::WARP_ROWS * (COLS + 8);
     }
 };
 
@@ -167,18 +183,12 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
         dys{a.dy.at(s.row + begin, h), a.dy.row_step};
     load_tile<Tile, 4>(shared.own_k(), queries, s.n - begin, a.p.D, a.p.vector_in);
     load_tile<Tile, 4>(shared.own_v(), dys, s.n - begin, a.p.Dv, a.p.vector_in);
-    float log_sum[R], delta[R];
-#pragma unroll
-    for (int i = 0; i < R; i++) {
-        int r = begin + Tile::row(i);
-        int64_t at = h * a.T + s.row + r;
-        log_sum[i] = r < s.n ? a.log_sum[at] : 0.f, delta[i] = r < s.n ? a.delta[at] : 0.f;
+    float* rows = shared.own_rows(); // in shared memory: registers are for sums
+    for (int r = int(threadIdx.x); r < M; r += Tile::THREADS) {
+        int64_t at = h * a.T + s.row + begin + r;
+        rows[r] = begin + r < s.n ? a.log_sum[at] : 0.f, rows[M + r] = begin + r < s.n ? a.delta[at] : 0.f;
     }
     int low = begin + Tile::warp_row(), high = min(end, low + Tile::WARP_ROWS) - 1;
-    bool any = low <= high;
-    int first = any ? mask.first(low) : 0, last = any ? mask.last(high, s.n) : 0;           // of the warp
-    int full_first = any ? mask.first(high) : 0, full_last = any ? mask.last(low, s.n) : 0; // of all its rows
-
     typename Tile::template Sums<DQK> dq;
     dq.clear();
     int from = mask.first(begin) / STEP, to = (mask.last(end - 1, s.n) + STEP - 1) / STEP;
@@ -193,17 +203,19 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
 #pragma unroll 1
         for (int part = 0; part < STEP; part += N) {
             int key = (from + i) * STEP + part;
-            if (key >= last || key + N <= first) continue;
+            if (low > high || key >= mask.last(high, s.n) || key + N <= mask.first(low)) continue;
             typename Tile::Scores p, d;
             Tile::scores(p, shared.own_k(), shared.walk_k(slot), part);
             Tile::scores(d, shared.own_v(), shared.walk_v(slot), part);
             differentiate<Tile>(
-                p, d, a.p.scoring, [&](int i, int) { return log_sum[i]; },
-                [&](int i, int) { return delta[i]; });
-            if (key < full_first || key + N > full_last)
-                hide<Tile>(
-                    d, [&](int i) { return mask.first(begin + Tile::row(i)) - key; },
-                    [&](int i) { return min(s.n, mask.last(begin + Tile::row(i), s.n)) - key; }, 0.f);
+                p, d, a.p.scoring, [&](int i, int) { return rows[Tile::row(i)]; },
+                [&](int i, int) { return rows[M + Tile::row(i)]; },
+                [&] {
+                    if (key >= mask.first(high) && key + N <= mask.last(low, s.n)) return;
+                    hide<Tile>(
+                        p, [&](int i) { return mask.first(begin + Tile::row(i)) - key; },
+                        [&](int i) { return min(s.n, mask.last(begin + Tile::row(i), s.n)) - key; }, 0.f);
+                });
             Tile::template accumulate<DQK>(dq, d, shared.walk_k(slot), part, 0, shared.scratch());
         }
     });
@@ -211,7 +223,7 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
 #pragma unroll
     for (int i = 0; i < R; i++) scale[i] = a.scale;
     auto row = [&](int r) -> X* { return begin + r < s.n ? a.dq.at(s.row + begin + r, h) : nullptr; };
-    store_rows<Tile, DQK, X>(shared.out(DQK), dq, scale, row, a.p.D, a.add_q, a.p.vector_out);
+    store_rows<Tile, DQK, X>(shared.out(), dq, scale, row, a.p.D, a.add_q, a.p.vector_out);
 }
 
 /// Columns of this warp's half (or all) of a tile go out.
@@ -246,9 +258,6 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
     load_tile<Tile, 4>(shared.own_k(), keys, s.n - begin, a.p.D, a.p.vector_in);
     load_tile<Tile, 4>(shared.own_v(), values, s.n - begin, a.p.Dv, a.p.vector_in);
     int low = begin + Tile::warp_row(), high = min(end, low + Tile::WARP_ROWS) - 1;
-    bool any = low <= high;
-    int first = any ? mask.first_query(low) : 0, last = any ? mask.last_query(high, s.n) : 0;
-    int full_first = any ? mask.first_query(high) : 0, full_last = any ? mask.last_query(low, s.n) : 0;
 
     typename Tile::template Sums<COLS_K> dk;
     typename Tile::template Sums<COLS_V> dv;
@@ -275,19 +284,21 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
 #pragma unroll 1
         for (int part = 0; part < STEP; part += N) {
             int query = at_tile * STEP + part;
-            if (query >= last || query + N <= first) continue;
+            if (low > high || query >= mask.last_query(high, s.n) || query + N <= mask.first_query(low))
+                continue;
             typename Tile::Scores p, d;
             Tile::scores(p, shared.own_k(), shared.walk_k(slot), part);
             Tile::scores(d, shared.own_v(), shared.walk_v(slot), part);
             const float* rows = shared.rows(slot) + part;
             differentiate<Tile>(
                 p, d, a.p.scoring, [&](int, int j) { return rows[Tile::column(j)]; },
-                [&](int, int j) { return rows[STEP + Tile::column(j)]; });
-            if (query < full_first || query + N > full_last) {
-                auto from_query = [&](int i) { return mask.first_query(begin + Tile::row(i)) - query; };
-                auto to_query = [&](int i) { return mask.last_query(begin + Tile::row(i), s.n) - query; };
-                hide<Tile>(p, from_query, to_query, 0.f), hide<Tile>(d, from_query, to_query, 0.f);
-            }
+                [&](int, int j) { return rows[STEP + Tile::column(j)]; },
+                [&] {
+                    if (query >= mask.first_query(high) && query + N <= mask.last_query(low, s.n)) return;
+                    hide<Tile>(
+                        p, [&](int i) { return mask.first_query(begin + Tile::row(i)) - query; },
+                        [&](int i) { return mask.last_query(begin + Tile::row(i), s.n) - query; }, 0.f);
+                });
             if (a.dv.data)
                 Tile::template accumulate<COLS_V>(dv, p, shared.walk_v(slot), part, Tile::part() * COLS_V,
                                                   shared.scratch());
@@ -298,10 +309,8 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
         if (++at_tile == from + steps) at_tile = from;
     });
     int row0 = s.row + begin, rows = s.n - begin;
-    store_part<Tile, COLS_K>(shared.out(COLS_K), dk, a.scale, a.dk, row0, rows, g, a.p.D, a.add_k,
-                             a.p.vector_out);
-    store_part<Tile, COLS_V>(shared.out(COLS_V), dv, 1.f, a.dv, row0, rows, g, a.p.Dv, a.add_v,
-                             a.p.vector_out);
+    store_part<Tile, COLS_K>(shared.out(), dk, a.scale, a.dk, row0, rows, g, a.p.D, a.add_k, a.p.vector_out);
+    store_part<Tile, COLS_V>(shared.out(), dv, 1.f, a.dv, row0, rows, g, a.p.Dv, a.add_v, a.p.vector_out);
 }
 
 // --- sizes and launches ----------------------------------------------------------------------------------
@@ -309,7 +318,8 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
 template <class X, int DQK, int DV> struct Config {
     static constexpr bool BIG = DV > 128;
     using Queries = MmaTile<(DQK <= 128 ? 2 : 1), 4, (DQK <= 64 ? 64 : 32)>;
-    using Keys = MmaTile<(DQK <= 64 ? 2 : 1), (BIG ? 8 : 4), (DQK <= 128 ? 64 : 32), (BIG ? 2 : 1)>;
+    using Keys = MmaTile<(DQK <= 64 ? 2 : 1), (BIG ? 8 : 4), (DQK <= 128 ? 64 : 32), (BIG ? 2 : 1),
+                         (DQK == 192 ? 16 : 32)>;
     static constexpr int STAGES = 2;
 };
 template <int DQK, int DV> struct Config<float, DQK, DV> {

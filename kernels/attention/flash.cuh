@@ -92,6 +92,13 @@ template <class F> __device__ __forceinline__ Found find_tile(int index, int seq
     return {-1, 0};
 }
 
+/// threadIdx.x, read afresh: addresses that depend on it are not kept in registers from tile to tile.
+__device__ __forceinline__ int thread_again() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
 /// Rows that lie at one distance, and rows whose place a function knows.
 template <class X> struct EvenRows {
     const X* data;
@@ -108,7 +115,7 @@ __device__ __forceinline__ void load_tile(Shared to, F row, int valid, int cols,
     constexpr int E = 16 / sizeof(X), CHUNKS = Shared::COLUMNS / E;
     constexpr int ACROSS = Tile::THREADS % CHUNKS ? CHUNKS & -CHUNKS : CHUNKS, STEP = Tile::THREADS / ACROSS;
     static_assert(Shared::ROWS_ % STEP == 0 && Tile::THREADS % ACROSS == 0);
-    int r0 = int(threadIdx.x) / ACROSS, c0 = int(threadIdx.x) % ACROSS;
+    int r0 = thread_again() / ACROSS, c0 = thread_again() % ACROSS;
     if (vector) {
 #pragma unroll
         for (int c = c0; c < CHUNKS; c += ACROSS) {
@@ -178,10 +185,10 @@ template <class Tile, class F, class G>
 __device__ __forceinline__ void hide(typename Tile::Scores& s, F first, G last, float value) {
 #pragma unroll
     for (int i = 0; i < Tile::R; i++) {
-        int from = first(i), to = last(i);
+        int from = first(i) - Tile::column(0), to = last(i) - Tile::column(0);
 #pragma unroll
-        for (int j = 0; j < Tile::C; j++)
-            if (Tile::column(j) < from || Tile::column(j) >= to) s.at(i, j) = value;
+        for (int j = 0; j < Tile::C; j++) // compared with constants, for want of registers
+            if (Tile::apart(j) < from || Tile::apart(j) >= to) s.at(i, j) = value;
     }
 }
 

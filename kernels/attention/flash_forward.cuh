@@ -233,7 +233,7 @@ template <class Tile, int DQK, int DV, int STAGES, bool PAGED> struct ForwardBlo
 };
 
 template <class Tile, int DQK, int DV, int STAGES, bool PAGED>
-__global__ void __launch_bounds__(Tile::THREADS)
+__global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 1 : 2)
     flash_forward(const __grid_constant__ Forward<typename Tile::X> a) {
     using Block = ForwardBlock<Tile, DQK, DV, STAGES, PAGED>;
     extern __shared__ __align__(128) unsigned char memory[];

@@ -1,10 +1,10 @@
 // Tiles of attention in bf16 on tensor cores. A warp owns 16 MF rows of the scores and of the sums, so that
 // probabilities go from the registers of one product to those of the next.
 //
-//   scores (M, 32) = A (M, K) B (32, K)^T        both operands in shared memory, K innermost
-//   sums (M, COLS) += P (M, 32) B (32, COLS)     P the scores, rounded to bf16
+//   scores (M, N) = A (M, K) B (N, K)^T          both operands in shared memory, K innermost
+//   sums (M, COLS) += P (M, N) B (N, COLS)       P the scores, rounded to bf16
 //
-// 32 columns: with 64, two fragments of rows and sums of 128 columns do not fit the registers, and with one
+// N is 32: with 64, two fragments of rows and sums of 128 columns do not fit the registers, and with one
 // fragment of rows every product of 16 x 8 x 16 reads 256 bytes of shared memory, as long as it takes itself.
 #pragma once
 #include "kernels/attention/flash.cuh"
@@ -26,11 +26,12 @@ template <int COLS> struct Parts {
 };
 
 /// SPLIT 2: two warps share rows and compute the same scores; each has half of the columns of the sums.
-template <int MF, int WARPS, int ROWS_OF_B, int SPLIT = 1> struct MmaTile {
+template <int MF, int WARPS, int ROWS_OF_B, int SPLIT = 1, int COLUMNS_OF_S = 32> struct MmaTile {
     using X = __nv_bfloat16;
-    static constexpr int THREADS = 32 * WARPS, WARP_ROWS = 16 * MF, M = WARP_ROWS * WARPS / SPLIT, N = 32;
+    static constexpr int THREADS = 32 * WARPS, WARP_ROWS = 16 * MF, M = WARP_ROWS * WARPS / SPLIT;
+    static constexpr int N = COLUMNS_OF_S;
     static constexpr int STEP = ROWS_OF_B; // rows of B in shared memory: some times N
-    static constexpr int R = 2 * MF, C = 8, LANES = 4, PARTS = SPLIT, SCRATCH = 0; // of a thread
+    static constexpr int R = 2 * MF, C = N / 4, LANES = 4, PARTS = SPLIT, SCRATCH = 0; // of a thread
     template <int ROWS, int COLS> struct Shared : SharedTile<ROWS, COLS> {
         static constexpr int ROWS_ = ROWS, COLUMNS = COLS;
     };
@@ -49,7 +50,7 @@ template <int MF, int WARPS, int ROWS_OF_B, int SPLIT = 1> struct MmaTile {
                 for (int j = 0; j < TILES; j++) c[i][j] = {};
         }
     };
-    using Scores = Fragments<4>;
+    using Scores = Fragments<N / 8>;
     template <int COLS> using Sums = Fragments<COLS / 8>;
 
     __device__ __forceinline__ static int lane() { return int(threadIdx.x) & 31; }
@@ -60,15 +61,17 @@ template <int MF, int WARPS, int ROWS_OF_B, int SPLIT = 1> struct MmaTile {
     __device__ __forceinline__ static int row(int i) {
         return warp_row() + i / 2 * 16 + i % 2 * 8 + lane() / 4;
     }
-    __device__ __forceinline__ static int column(int j) { return j / 2 * 8 + lane() % 4 * 2 + j % 2; }
+    __device__ __forceinline__ static constexpr int apart(int j) { return j / 2 * 8 + j % 2; }
+    __device__ __forceinline__ static int column(int j) { return lane() % 4 * 2 + apart(j); }
     template <int COLS> __device__ __forceinline__ static int sum_column(int j) { return column(j); }
 
     template <int RA, int RB, int K>
     __device__ __forceinline__ static void scores(Scores& s, Shared<RA, K> a, Shared<RB, K> b, int row0) {
-        Parts<K> at_a(a.base, warp_row() + (lane() & 15), lane() >> 4);
-        Parts<K> at_b(b.base, row0 + (lane() >> 4) * 8 + (lane() & 7), lane() >> 3 & 1);
+        int lane = thread_again() & 31;
+        Parts<K> at_a(a.base, warp_row() + (lane & 15), lane >> 4);
+        Parts<K> at_b(b.base, row0 + (lane >> 4) * 8 + (lane & 7), lane >> 3 & 1);
         s.clear();
-#pragma unroll
+#pragma unroll 2 // all steps at once cost registers
         for (int k = 0; k < K; k += 16) {
             FragA fa[MF];
 #pragma unroll
@@ -87,7 +90,8 @@ template <int MF, int WARPS, int ROWS_OF_B, int SPLIT = 1> struct MmaTile {
     /// Rows [row0, row0 + N) and columns [column0, column0 + COLS) of b.
     template <int COLS, int RB, int CB> __device__ __forceinline__ static void
     accumulate(Sums<COLS>& o, const Scores& p, Shared<RB, CB> b, int row0, int column0, float*) {
-        Parts<CB> at_b(b.base, row0 + (lane() & 15), lane() >> 4);
+        int lane = thread_again() & 31;
+        Parts<CB> at_b(b.base, row0 + (lane & 15), lane >> 4);
 #pragma unroll
         for (int k = 0; k < N / 16; k++) {
             FragA fa[MF];

@@ -49,7 +49,8 @@ template <int ROWS> struct SimtTile {
     __device__ __forceinline__ static int warp_row() { return int(threadIdx.x) / 32 * WARP_ROWS; }
     __device__ __forceinline__ static int part() { return 0; }
     __device__ __forceinline__ static int row(int i) { return int(threadIdx.x) / 16 * 4 + i; }
-    __device__ __forceinline__ static int column(int j) { return across() + 16 * j; }
+    __device__ __forceinline__ static constexpr int apart(int j) { return 16 * j; }
+    __device__ __forceinline__ static int column(int j) { return across() + apart(j); }
     template <int COLS> __device__ __forceinline__ static int sum_column(int j) {
         return j / 4 * 64 + 4 * across() + j % 4;
     }
