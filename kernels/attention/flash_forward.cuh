@@ -252,6 +252,7 @@ __global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 1 : 2)
     if constexpr (PAGED) {
         Segments segments(a.p.mask, s, begin, end);
         if (s.rows <= a.partial.split_rows && segments.to - segments.from > 1) {
+            if (segments.from + int(blockIdx.y) >= segments.to) return;
             Block block(a, s, begin, memory);
             for (int n = segments.from + int(blockIdx.y); n < segments.to; n += int(gridDim.y)) {
                 int first = max(from, segment_begin(n)), last = min(to, segment_begin(n + 1));
