@@ -196,7 +196,7 @@ static RegisterOp op{{
               "T=66 D=192 Dv=128 H=2",
               "T=40 D=256 H=2 G=1",
               "T=80 D=250 Dv=130",
-              "T=150 D=96 causal=0 sinks=1",
+              "T=150 D=96 H=4 G=2 causal=0 sinks=1",
               "T=140 D=64 H=4 G=1 N=3",
               "bench T=256 D=64 H=12 N=4 even=1 length=64 fused=1",
               "bench T=256 D=64 H=12 fused=1",
