@@ -127,10 +127,11 @@ using namespace vgpu::cuda;
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    return call("cudaGetDeviceCount", [&](Runtime& r) {
-        *count = int(r.devices.size());
-        if (*count == 0) refuse_quietly(cudaErrorNoDevice, "VGPU_DEVICES=0");
-    });
+    Runtime& r = runtime(); // not by call(), which looks at the current device: there may be none
+    std::unique_lock lock(r.queue.mutex);
+    *count = int(r.devices.size());
+    if (*count == 0) r.last_error() = cudaErrorNoDevice;
+    return *count ? cudaSuccess : cudaErrorNoDevice;
 }
 
 // The current device may be any that exists; a failed one only refuses work.
