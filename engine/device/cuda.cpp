@@ -69,6 +69,15 @@ public:
         return format("%s, %s, %d multiprocessors", properties.name,
                       human(double(properties.totalGlobalMem), "B").c_str(), properties.multiProcessorCount);
     }
+    // Dense tensor cores (bf16) and plain f32 units: operations a cycle of one multiprocessor, times the
+    // clock.
+    double peak_flops(bool bf16) const override {
+        int kilohertz = 0, generation = properties.major;
+        cuda_check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, 0), "the clock rate");
+        double tensor = generation >= 10 ? 8192 : generation == 9 ? 4096 : 2048;
+        double plain = generation == 8 && properties.minor == 0 ? 128 : 256;
+        return (bf16 ? tensor : plain) * properties.multiProcessorCount * kilohertz * 1e3;
+    }
     std::byte* allocate(size_t bytes) override {
         if (!bytes) return nothing_; // an address, which is what tells an empty tensor from none
         void* data = nullptr;

@@ -26,6 +26,8 @@ class DeviceBackend {
 public:
     virtual ~DeviceBackend() = default;
     virtual std::string description() const = 0; // for people
+    /// Floating point operations a second of matrix products, as the maker counts them: on f32, or on bf16.
+    virtual double peak_flops(bool bf16) const = 0;
 
     /// Uninitialised, 256-byte aligned. Null if there is not enough.
     virtual std::byte* allocate(size_t bytes) = 0;

@@ -66,7 +66,9 @@ Trainer::Trainer(TrainConfig config, TrainingData data) : config_(std::move(conf
     int64_t sequences = data_.train->max_sequences_per_row() * config_.rows;
     step_ = std::make_unique<StepProgram>(*model_, config_.rows * config_.row_length, sequences,
                                           StepProgram::training, config_.row_length);
-    peak_flops_ = gemm_peak_gflops(dtype) * 1e9;
+    peak_flops_ = store_.device() == Device::cpu
+                      ? gemm_peak_gflops(dtype) * 1e9
+                      : backend_of(store_.device()).peak_flops(dtype == Dtype::bf16);
     flops_per_token_ = model_->flops(config_.row_length).per_token;
 }
 
@@ -109,8 +111,10 @@ void Trainer::print_plan() const {
                 human(double(weights), "B").c_str(), human(double(state), "B").c_str(),
                 human(double(activations), "B").c_str(),
                 human(double(weights + state + activations), "B").c_str());
+    std::string machine = store_.device() == Device::cpu ? format("%d threads", threads())
+                                                         : backend_of(store_.device()).description();
     std::printf(
-        "machine: %d threads, multiply-add peak %s; an epoch is %s steps\n", threads(),
+        "machine: %s, multiply-add peak %s; an epoch is %s steps\n", machine.c_str(),
         human(peak_flops_, "FLOP/s").c_str(),
         with_commas((data_.train->rows() + config_.rows_per_step() - 1) / config_.rows_per_step()).c_str());
     if (start_) std::printf("resumed from %s\n", checkpoint_folder(config_.out_dir, start_).c_str());
