@@ -116,12 +116,12 @@ share_sums(float* result, const FragC (&c)[T::WM / 16][T::WN / 8], int m, int n)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 int row = m + 16 * i + 8 * half + g, col = n + 8 * j + 2 * t;
-                float2 two{c[i][j].r[2 * half], c[i][j].r[2 * half + 1]};
+                float first = c[i][j].r[2 * half], second = c[i][j].r[2 * half + 1];
                 if (TRANSPOSED) {
-                    result[place<T, true>(col, row)] = two.x;
-                    result[place<T, true>(col + 1, row)] = two.y;
+                    result[place<T, true>(col, row)] = first;
+                    result[place<T, true>(col + 1, row)] = second;
                 } else
-                    *reinterpret_cast<float2*>(result + place<T, false>(row, col)) = two;
+                    store_pair(result + place<T, false>(row, col), first, second);
             }
 }
 /// Whole rows to memory.

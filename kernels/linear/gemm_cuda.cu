@@ -79,6 +79,7 @@ void set_cuda_gemm_backend(const std::string& name) {
     check_backend(name);
     backend() = name;
 }
+bool cuda_gemm_has_hopper() { return gemm_hopper(); }
 void set_cuda_gemm_tile(const std::string& name) { tile = name; }
 
 } // namespace nvl

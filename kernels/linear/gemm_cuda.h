@@ -32,6 +32,7 @@ inline void cuda_product(Matrix c, Matrix a, Matrix b, const ProductOptions& o =
 /// NVL_GEMM names the first choice.
 std::string cuda_gemm_backend();
 void set_cuda_gemm_backend(const std::string& name);
+bool cuda_gemm_has_hopper(); // whether this build has kernels for sm_90a
 /// Tests and benchmarks: "auto", "large", "small", and of bf16 "rows16", "rows64". The bits are the same.
 void set_cuda_gemm_tile(const std::string& name);
 

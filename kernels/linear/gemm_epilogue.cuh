@@ -52,7 +52,7 @@ __device__ __forceinline__ Floats<4> read4(const void* p, int64_t at, bool is_bf
 __device__ __forceinline__ void write4(void* p, int64_t at, bool is_bf16, bool vector, int n, Floats<4> v) {
     float* f = static_cast<float*>(p) + at;
     __nv_bfloat16* b = static_cast<__nv_bfloat16*>(p) + at;
-    if (vector && n == 4) return is_bf16 ? store<4>(b, v) : store<4>(f, v);
+    if (vector && n == 4) return is_bf16 ? put<4>(b, v, false) : put<4>(f, v, false);
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (i < n) {

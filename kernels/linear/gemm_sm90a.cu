@@ -11,6 +11,7 @@
 
 #include "engine/device/cuda.h"
 #include "kernels/linear/gemm_kernels.cuh"
+#include "kernels/tile/mma.cuh"
 #include "kernels/tile/pipeline.cuh"
 #include "kernels/tile/tma.cuh"
 #include "kernels/tile/wgmma.cuh"
@@ -104,8 +105,7 @@ template <bool A_DENSE_K, bool B_DENSE_K> struct Worker {
 #pragma unroll
                     for (int low = 0; low < 2; low++) {
                         const float* two = &c[i][4 * (8 * half + j) + 2 * low];
-                        *reinterpret_cast<float2*>(result + place(g + 8 * low, 8 * j + 2 * t)) = {two[0],
-                                                                                                  two[1]};
+                        store_pair(result + place(g + 8 * low, 8 * j + 2 * t), two[0], two[1]);
                     }
                 __syncwarp();
 #pragma unroll 1

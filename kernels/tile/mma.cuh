@@ -48,6 +48,13 @@ __device__ __forceinline__ FragA as_a(const FragC& left, const FragC& right) {
              pack_bf16(right.r[0], right.r[1]), pack_bf16(right.r[2], right.r[3])}};
 }
 
+/// Two neighbouring sums to shared memory (8-byte aligned) in one instruction: plain C++ leaves it to the
+/// compiler.
+__device__ __forceinline__ void store_pair(float* to, float first, float second) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(to)), "f"(first), "f"(second)
+                 : "memory");
+}
+
 /// Four 8 x 8 matrices of 16-bit elements; lane 8 j + i gives the address of row i of matrix j, and gets from
 /// matrix j the elements (g, 2t) and (g, 2t + 1): of its transpose in the second form.
 __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {

@@ -11,6 +11,8 @@
 
 #include "engine/base/rng.h"
 #include "engine/device/device.h"
+#include "tools/vgpu/count/traffic.h"
+#include "tools/vgpu/vgpu.h"
 
 using namespace nvl;
 
@@ -179,7 +181,7 @@ TEST(CudaGemm, ARowDoesNotKnowItsBatch) {
 template <class X, class Y> static void epilogues(const char* backend) {
     Restore restore;
     set_cuda_gemm_backend(backend);
-    bool own = std::string(backend) == "own";
+    bool own = std::string(backend) != "cublaslt";
     Shape3 s{24, 40, 32};
     std::vector<double> a = numbers(s.M * s.K, 5, 0.3), b = numbers(s.N * s.K, 6, 0.3),
                         sum = reference(s, a, b);
@@ -229,6 +231,44 @@ TEST(CudaGemm, SymmetricIsTheWhole) {
             }
 }
 
+// Every tile: whole sectors, no bank conflicts, and of memory no more than the matrices.
+TEST(CudaGemm, MovesWholeSectorsWithoutConflicts) {
+    Restore restore;
+    int64_t N = 256, K = 256;
+    for (Dtype in : {Dtype::bf16, Dtype::f32})
+        for (std::string tile : {"large", "small", "rows16", "rows64"})
+            for (const Way& way : {Way{false, true}, Way{false, false}, Way{true, false}}) {
+                bool few = tile[0] == 'r';
+                if (few && (way.trans_a || in == Dtype::f32)) continue;
+                int64_t M = tile == "rows16" ? 16 : few ? 64 : 256;
+                OnDevice<float> A(M, K, 0, numbers(M * K, 1)), B(N, K, 0, numbers(N * K, 2));
+                OnDevice<float> C(M, N, 0, numbers(M * N, 3));
+                device().synchronize();
+                vgpu::clear_traffic(), vgpu::set_count(true);
+                set_cuda_gemm_tile(tile);
+                cuda_gemm({.M = M,
+                           .N = N,
+                           .K = K,
+                           .A = A.at(),
+                           .trans_a = way.trans_a,
+                           .B = B.at(),
+                           .trans_b = way.trans_b,
+                           .C = C.at(),
+                           .in = in,
+                           .accumulate = true});
+                device().synchronize();
+                vgpu::set_count(false);
+                vgpu::Traffic t = vgpu::traffic_of("gemm");
+                SCOPED_TRACE(name_of_case({M, N, K}, way, tile.c_str()) + " " + name_of(in));
+                EXPECT_EQ(32 * t.read.unique, uint64_t((M + N) * K * size_of(in) + 4 * M * N));
+                EXPECT_EQ(32 * t.write.unique, uint64_t(4 * M * N));
+                EXPECT_EQ(t.read.sectors_per_requested(), 1);
+                EXPECT_EQ(t.write.sectors_per_requested(), 1);
+                EXPECT_EQ(t.bank_ratio(), 1);
+                EXPECT_EQ(t.local_bytes, 0u);
+            }
+}
+
 TEST(CudaGemm, NoTermsGiveZero) {
     OnDevice<float> C(5, 7, 0, numbers(35, 1));
     for (Dtype in : {Dtype::f32, Dtype::bf16}) {
@@ -255,6 +295,28 @@ TEST(CudaGemm, CublasLtAgrees) {
     }
     epilogues<bf16, bf16>("cublaslt");
     epilogues<float, float>("cublaslt");
+}
+
+// Where the program has kernels for sm_90a and the device runs them (VGPU_ARCH=90).
+TEST(CudaGemm, Hopper) {
+    if (vgpu::options().arch != 90 || !cuda_gemm_has_hopper())
+        GTEST_SKIP() << "not a build or device for sm_90a";
+    Restore restore;
+    set_cuda_gemm_backend("hopper");
+    for (const Shape3& s : {Shape3{8, 16, 64}, {300, 136, 200}, {64, 256, 256}, {520, 8, 72}}) {
+        std::vector<double> a = numbers(s.M * s.K, 1), b = numbers(s.N * s.K, 2),
+                            expected = reference(s, a, b);
+        std::vector<float> bits;
+        for (const Way& way : {Way{false, true}, Way{false, false}, Way{true, false}, Way{true, true}}) {
+            if (way.trans_a && s.M % 8) continue;
+            std::vector<float> c = multiply<bf16, float>(s, way, a, b);
+            expect_near(c, expected, 2e-5, name_of_case(s, way, "hopper"));
+            if (bits.empty()) bits = c;
+            EXPECT_EQ(c, bits) << name_of_case(s, way, "hopper");
+        }
+    }
+    epilogues<bf16, bf16>("hopper");
+    EXPECT_GT(vgpu::launches("gemm_sm90a"), 0u);
 }
 
 TEST(CudaGemm, SaysWhatItCannotDo) {
