@@ -21,9 +21,11 @@ Engine::Engine(Model& model, const EngineOptions& options)
           "inference: %ld sequences and %ld tokens a step; expected at least one token for each",
           options.sequences, options.step_tokens);
     for (int64_t l = 0; l < model.dims.layers; l++) {
-        Shape rows{max_pages_ * options.sequences * PAGE, model.dims.G, model.dims.D};
-        cache_.k.push_back(store_.tensor("k." + std::to_string(l), rows, options.dtype));
-        cache_.v.push_back(store_.tensor("v." + std::to_string(l), rows, options.dtype));
+        CacheShape c = model.cache_shape();
+        int64_t rows = max_pages_ * options.sequences * PAGE;
+        std::string layer = std::to_string(l);
+        cache_.k.push_back(store_.tensor("k." + layer, {rows, c.heads, c.key}, options.dtype));
+        if (c.value) cache_.v.push_back(store_.tensor("v." + layer, {rows, c.heads, c.value}, options.dtype));
     }
     record();
 }
@@ -78,11 +80,13 @@ double Engine::decode_bytes(int64_t context) const {
     double bytes = 0;
     model_.each([&](const WeightInfo& w, Tensor& t) { // of a table that is no head too, one row is read
         bool rows = w.role == Role::embedding && t.buffer != model_.head().buffer;
-        bytes += double((rows ? w.shape[-1].size : w.shape.numel()) * size_of(options_.dtype));
+        bytes +=
+            double(rows ? w.shape[-1].size : w.shape.numel()) * w.active * double(size_of(options_.dtype));
     });
     int64_t tokens = 0;
     for (int64_t w : model_.dims.window) tokens += w ? std::min(w, context) : context;
-    return bytes + 2.0 * double(tokens * model_.dims.G * model_.dims.D * size_of(options_.dtype));
+    CacheShape c = model_.cache_shape();
+    return bytes + double(tokens * c.heads * (c.key + c.value) * size_of(options_.dtype));
 }
 
 void Engine::feed(std::span<const Feed> feeds,

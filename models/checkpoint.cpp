@@ -46,21 +46,38 @@ static bool known_extra(const std::string& name) {
            name == "lm_head.weight";
 }
 
+// The stored tensors that make up a weight: one, or one for each matrix of a stack.
+static std::vector<const StoredTensor*> find_parts(const Checkpoint& file, const WeightInfo& w,
+                                                   const std::string& path) {
+    std::vector<const StoredTensor*> parts;
+    Shape shape = w.part_shape();
+    for (int64_t i = 0; i < w.parts(); i++) {
+        std::string name = w.part_name(i);
+        const StoredTensor* stored = find_weight(file, name);
+        check(stored, "%s: weight %s %s is missing", path.c_str(), name.c_str(), shape.text().c_str());
+        check(stored->shape == shape, "%s: weight %s is %s, config.json asks for %s", path.c_str(),
+              name.c_str(), stored->shape.text().c_str(), shape.text().c_str());
+        parts.push_back(stored);
+    }
+    return parts;
+}
+
 void load_weights(Model& model, const std::string& path, const WeightTensor& also) {
     if (is_gguf(path)) return load_gguf_weights(model, path, also);
     Checkpoint file(path);
     std::vector<const StoredTensor*> used;
     model.each([&](const WeightInfo& w, Tensor& t) {
-        const StoredTensor* stored = find_weight(file, w.name);
-        check(stored, "%s: weight %s %s is missing", path.c_str(), w.name.c_str(), w.shape.text().c_str());
-        check(stored->shape == w.shape, "%s: weight %s is %s, config.json asks for %s", path.c_str(),
-              w.name.c_str(), stored->shape.text().c_str(), w.shape.text().c_str());
+        std::vector<const StoredTensor*> parts = find_parts(file, w, path);
         auto fill = [&](const Tensor& to) {
-            host_write(to, [&](std::byte* data) { convert(*stored, to.dtype(), data); });
+            int64_t bytes = w.part_shape().numel() * size_of(to.dtype());
+            host_write(to, [&](std::byte* data) {
+                for (size_t i = 0; i < parts.size(); i++)
+                    convert(*parts[i], to.dtype(), data + int64_t(i) * bytes);
+            });
         };
         fill(t);
         if (Tensor other = also ? also(w, t) : Tensor{}; other && other.buffer != t.buffer) fill(other);
-        used.push_back(stored);
+        used.insert(used.end(), parts.begin(), parts.end());
     });
     for (const StoredTensor& t : file.tensors())
         check(std::find(used.begin(), used.end(), &t) != used.end() || known_extra(t.name),
@@ -81,8 +98,10 @@ void save_model(Model& model, const std::string& folder, const WeightTensor& val
     Dtype dtype = Dtype::f32;
     for (auto& [w, t] : model.weights()) {
         Tensor value = value_of ? value_of(w, t) : t;
-        sources.push_back({w.name, w.shape, value});
-        dtype = value.dtype();
+        for (int64_t i = 0; i < w.parts(); i++)
+            sources.push_back(
+                {w.part_name(i), w.part_shape(), w.stacked() ? slice(value, 0, i, i + 1) : value});
+        if (w.role != Role::buffer) dtype = value.dtype();
     }
     write_checkpoint(folder, sources, max_shard_bytes);
     Json config = model.config;

@@ -1,5 +1,6 @@
 #include "models/model.h"
 
+#include <cmath>
 #include <map>
 
 #include "engine/base/parallel.h"
@@ -48,6 +49,17 @@ Recompute Recompute::parse(const std::string& text) {
     fail("recompute: expected none, full or every:K, found \"%s\"", text.c_str());
 }
 
+std::string WeightInfo::part_name(int64_t i) const {
+    size_t star = name.find('*');
+    return star == name.npos ? name : name.substr(0, star) + std::to_string(i) + name.substr(star + 1);
+}
+Shape WeightInfo::part_shape() const {
+    if (!stacked()) return shape;
+    Shape part;
+    for (int d = 1; d < shape.rank; d++) part.push(shape[d]);
+    return part;
+}
+
 Tensor Model::head_logits(Tensor hidden) {
     Tensor logits = linear_sums(hidden, head());
     return logit_softcap ? softcap(logits, logit_softcap) : logits;
@@ -59,7 +71,10 @@ CrossEntropy Model::loss(Tensor hidden, Tensor labels, LossOptions options) {
 
 void Model::allocate(Store& store, Dtype dtype, bool gradients) {
     each([&](const WeightInfo& w, Tensor& t) {
-        t = gradients ? store.parameter(w.name, w.shape, dtype) : store.tensor(w.name, w.shape, dtype);
+        if (w.role == Role::buffer)
+            t = store.tensor(w.name, w.shape, Dtype::f32);
+        else
+            t = gradients ? store.parameter(w.name, w.shape, dtype) : store.tensor(w.name, w.shape, dtype);
     });
 }
 
@@ -83,6 +98,13 @@ std::vector<std::pair<WeightInfo, Tensor>> Model::weights() {
     each([&](const WeightInfo& w, Tensor& t) { all.push_back({w, t}); });
     return all;
 }
+std::vector<Tensor> Model::trainable() {
+    std::vector<Tensor> all;
+    each([&](const WeightInfo& w, Tensor& t) {
+        if (w.role != Role::buffer) all.push_back(t);
+    });
+    return all;
+}
 int64_t Model::parameters() {
     int64_t n = 0;
     each([&](const WeightInfo& w, Tensor&) { n += w.shape.numel(); });
@@ -93,7 +115,8 @@ FlopCount Model::flops(int64_t context) {
     FlopCount f{0, 0, 0};
     bool has_head = false;
     each([&](const WeightInfo& w, Tensor&) {
-        if (w.role == Role::matrix || w.role == Role::head) f.matmul_weights += w.shape.numel();
+        if (w.role == Role::matrix || w.role == Role::head)
+            f.matmul_weights += int64_t(std::llround(double(w.shape.numel()) * w.active));
         has_head |= w.role == Role::head;
     });
     if (!has_head)
@@ -104,7 +127,8 @@ FlopCount Model::flops(int64_t context) {
     return f;
 }
 int64_t Model::cache_bytes_per_token(Dtype dtype) const {
-    return 2 * dims.layers * dims.G * dims.D * size_of(dtype);
+    CacheShape c = cache_shape();
+    return dims.layers * c.heads * (c.key + c.value) * size_of(dtype);
 }
 
 } // namespace nvl

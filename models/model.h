@@ -21,13 +21,21 @@ using Json = nlohmann::ordered_json;
 
 /// How optimisers and FLOP counts treat a weight: matrices multiply the token stream; an embedding is looked
 /// up.
-enum class Role : uint8_t { matrix, embedding, head, vector };
+/// A buffer is no parameter: f32 whatever the compute type, without a gradient.
+enum class Role : uint8_t { matrix, embedding, head, vector, buffer };
 
 struct WeightInfo {
-    std::string name; // as in the Hugging Face checkpoint
+    std::string name; // as in the Hugging Face checkpoint; with a *: one tensor there for each i of shape[0]
     Shape shape;
     Role role;
     double mean = 0, std = 0; // initialisation: normal(mean, std)
+    double active = 1;        // share of it that a token meets (experts: top_k / experts)
+
+    bool stacked() const { return name.find('*') != name.npos; }
+    int64_t parts() const { return stacked() ? shape[0].size : 1; }
+    /// Name and shape of the i-th tensor in the checkpoint, of which the weight is the stack.
+    std::string part_name(int64_t i) const;
+    Shape part_shape() const;
 };
 using Visit = std::function<void(const WeightInfo&, Tensor&)>;
 
@@ -37,9 +45,23 @@ struct Dims {
     std::vector<int64_t> window; // per layer; 0: full attention
 };
 
+/// Of a token in the cache of one layer: keys (heads, key) and values (heads, value); value 0: read off the
+/// keys.
+struct CacheShape {
+    int64_t heads, key, value;
+};
+
+/// A loss that the model itself adds, such as the balancing of experts: total = loss + sum coefficient *
+/// loss.
+struct Auxiliary {
+    std::string name;
+    Tensor loss; // (1), differentiable
+    double coefficient;
+};
+
 /// Floating point operations per token, forward and backward, and the terms they are made of.
 struct FlopCount {
-    int64_t matmul_weights;   // N: elements of every weight that multiplies the token stream, head included
+    int64_t matmul_weights;   // N: weights that multiply a token, head included (of experts, the chosen ones)
     int64_t attention_tokens; // sum over layers of min(window, context)
     double per_token;         // 6 N + 12 H D * attention_tokens
     double forward_per_token() const { return per_token / 3; }
@@ -73,10 +95,19 @@ public:
     /// Fills every weight from normal(mean, std) as a function of (seed, name, index).
     void initialise(uint64_t seed);
     std::vector<std::pair<WeightInfo, Tensor>> weights();
+    /// Those that take gradients.
+    std::vector<Tensor> trainable();
     int64_t parameters();
     FlopCount flops(int64_t context);
+    /// What a layer's cache keeps of a token.
+    virtual CacheShape cache_shape() const { return {dims.G, dims.D, dims.D}; }
     /// Bytes that one token adds to the cache, over all layers.
     int64_t cache_bytes_per_token(Dtype dtype) const;
+
+    /// Of the last recording of hidden(): auxiliary losses, and per mixture of experts how often each was
+    /// chosen, (E).
+    std::vector<Auxiliary> auxiliary;
+    std::vector<Tensor> expert_counts;
 
     Json config; // as read; written back with checkpoints
     Dims dims{};
@@ -94,7 +125,7 @@ struct RegisterModel {
 };
 
 /// Records block(x, model, batch, layer), again in the backward pass if the model's policy says so.
-template <class M> Tensor run_block(Tensor x, const M* model, const Batch& batch, int64_t layer) {
+template <class M> auto run_block(Tensor x, const M* model, const Batch& batch, int64_t layer) {
     auto call = [](Tensor x, const M* m, Batch b, int64_t l) {
         Module here("layers." + std::to_string(l));
         return m->block(x, b, l);

@@ -51,9 +51,11 @@ struct Outputs {
 
 struct Recorded {
     Tensor tokens, positions, starts, labels, dloss, logits, loss;
+    std::vector<Tensor> auxiliary, seeds; // losses of the model itself and their gradients
 };
 
-Recorded record(Model& model, int64_t B, int64_t S, const std::vector<Tensor>& parameters) {
+// `whole`: gradients of the loss with what the model adds to it.
+Recorded record(Model& model, int64_t B, int64_t S, const std::vector<Tensor>& parameters, bool whole) {
     Tape& t = tape();
     int64_t T = B * S;
     Recorded r;
@@ -65,20 +67,37 @@ Recorded record(Model& model, int64_t B, int64_t S, const std::vector<Tensor>& p
     r.loss = t.keep(model.loss(hidden, r.labels).loss);
     if (!parameters.empty()) {
         t.seed(r.loss, r.dloss);
+        for (const Auxiliary& a : model.auxiliary) {
+            r.auxiliary.push_back(t.keep(a.loss));
+            r.seeds.push_back(t.input("dauxiliary", {1}, Dtype::f32));
+            if (whole) t.seed(a.loss, r.seeds.back());
+        }
         t.backward(parameters);
     }
     return r;
 }
 
-void train_pass(Model& model, const Inputs& in, bool gradients, Outputs& out) {
+void add_gradients(Model& model, const char* prefix, Outputs& out) {
+    for (auto& [w, tensor] : model.weights()) {
+        if (w.role == Role::buffer) continue;
+        for (int64_t i = 0; i < w.parts(); i++) {
+            Tensor g = gradient_of(w.stacked() ? slice(tensor, 0, i, i + 1) : tensor);
+            HostCopy values(g);
+            out.add(prefix + w.part_name(i), w.part_shape(),
+                    {values.as<float>(), values.as<float>() + g.shape().numel()});
+        }
+    }
+}
+
+// The pass without and, where the model adds losses, with them.
+void train_pass(Model& model, const Inputs& in, bool gradients, Outputs& out, bool whole = false) {
     int64_t T = in.B * in.S, valid = 0;
     std::vector<Tensor> parameters;
-    if (gradients)
-        for (auto& [w, tensor] : model.weights()) parameters.push_back(tensor);
+    if (gradients) parameters = model.trainable();
     Tape t;
     Recording recording(t);
     if (!gradients) t.no_grad();
-    Recorded r = record(model, in.B, in.S, parameters);
+    Recorded r = record(model, in.B, in.S, parameters, whole);
     eliminate_dead(t);
     Program program(t);
     auto input = [&](const Tensor& x) { return program.data<int32_t>(x); };
@@ -93,16 +112,26 @@ void train_pass(Model& model, const Inputs& in, bool gradients, Outputs& out) {
     for (int64_t b = 0; b <= in.B; b++) input(r.starts)[b] = int32_t(b * in.S);
     float scale = valid ? 1.0f / float(valid) : 0.0f;
     *program.data<float>(r.dloss) = scale;
+    for (size_t i = 0; whole && i < r.seeds.size(); i++)
+        *program.data<float>(r.seeds[i]) = float(model.auxiliary[i].coefficient);
     program.run();
-    float* l = program.data<float>(r.logits);
-    out.add("logits", {in.B, in.S, model.dims.V}, {l, l + T * model.dims.V});
-    out.add("loss", {1}, {*program.data<float>(r.loss) * scale});
-    for (const Tensor& w : parameters) {
-        Tensor g = gradient_of(w);
-        HostCopy values(g);
-        out.add("grad." + std::string(w.name()), g.shape(),
-                {values.as<float>(), values.as<float>() + g.shape().numel()});
+    float loss = *program.data<float>(r.loss) * scale;
+    if (!whole) {
+        float* l = program.data<float>(r.logits);
+        out.add("logits", {in.B, in.S, model.dims.V}, {l, l + T * model.dims.V});
+        out.add("loss", {1}, {loss});
+        if (gradients) add_gradients(model, "grad.", out);
+        if (gradients && !r.auxiliary.empty()) train_pass(model, in, gradients, out, true);
+        return;
     }
+    float added = 0, total = loss;
+    for (size_t i = 0; i < r.auxiliary.size(); i++) {
+        float value = *program.data<float>(r.auxiliary[i]);
+        added += value, total += float(model.auxiliary[i].coefficient) * value;
+    }
+    out.add("aux_loss", {1}, {added});
+    out.add("loss_with_aux", {1}, {total});
+    add_gradients(model, "grad_with_aux.", out);
 }
 
 void greedy(Model& model, const Inputs& in, int64_t n, Dtype dtype, Outputs& out) {

@@ -147,23 +147,26 @@ void Tape::record(Step s) {
     for (auto& [x, t] : repeated) run(accumulate, into(x), t);
 }
 
-Tensor Tape::checkpoint_region(std::function<Tensor()> region) {
+std::vector<Tensor> Tape::checkpoint_region(std::function<std::vector<Tensor>()> region) {
     uint64_t sites = sites_;
     bool wanted = std::exchange(gradients_wanted_, false);
-    Tensor y = region();
+    std::vector<Tensor> outputs = region();
     gradients_wanted_ = wanted;
-    if (!wanted) return y;
-    on_backward({y}, [this, y, region, sites] {
+    if (!wanted) return outputs;
+    on_backward(outputs, [this, outputs, region, sites] {
         size_t mark = closures_.size();
         uint64_t now = std::exchange(sites_, sites);
         phase_ = Phase::recompute;
-        Tensor again = region();
+        std::vector<Tensor> again = region();
         phase_ = Phase::backward, sites_ = now;
-        grad(y);
-        gradients_[again.buffer] = gradients_.at(y.buffer);
+        for (size_t i = 0; i < outputs.size(); i++) {
+            if (!outputs[i] || !has_grad(outputs[i])) continue;
+            grad(outputs[i]);
+            gradients_[again[i].buffer] = gradients_.at(outputs[i].buffer);
+        }
         unwind(mark);
     });
-    return y;
+    return outputs;
 }
 
 } // namespace nvl

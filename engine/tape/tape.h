@@ -84,8 +84,8 @@ public:
         return x;
     }
     /// Calls f when the backward pass reaches this op, if any of the outputs has a gradient by then.
-    template <class F> void on_backward(std::initializer_list<Tensor> outputs, F f) {
-        if (gradients_wanted_) closures_.push_back({outputs, std::move(f), module_path()});
+    template <class F> void on_backward(std::vector<Tensor> outputs, F f) {
+        if (gradients_wanted_) closures_.push_back({std::move(outputs), std::move(f), module_path()});
     }
     /// As an Acc: a contribution to the gradient of x; empty if x needs none.
     Into into(const Tensor& x) { return {x}; }
@@ -104,13 +104,16 @@ public:
     uint64_t site() { return sites_++; }
     int size(Axis a) const { return mesh_ ? mesh_->size[a] : 1; }
 
-    /// Records function(arguments...) again in the backward pass instead of keeping what it computed. As for
-    /// std::thread the arguments are copied and captures are refused: the call comes back when the caller's
-    /// locals are gone.
-    template <class F, class... A> Tensor checkpoint(F function, A... arguments) {
+    /// Records function(arguments...), which returns one tensor or several, again in the backward pass
+    /// instead of keeping what it computed. As for std::thread the arguments are copied and captures are
+    /// refused: the call comes back when the caller's locals are gone.
+    template <class F, class... A> auto checkpoint(F function, A... arguments) {
         static_assert(std::is_empty_v<F> || std::is_pointer_v<F>,
                       "checkpoint: pass what the region needs as arguments, not as captures");
-        return checkpoint_region([=] { return function(arguments...); });
+        if constexpr (std::is_same_v<decltype(function(arguments...)), Tensor>)
+            return checkpoint_region([=] { return std::vector{function(arguments...)}; })[0];
+        else
+            return checkpoint_region([=] { return function(arguments...); });
     }
 
     // --- for passes and plans
@@ -139,7 +142,7 @@ private:
     struct Repeated {
         Tensor x, temporary; // the temporary holds a contribution to the gradient of x
     };
-    Tensor checkpoint_region(std::function<Tensor()> region);
+    std::vector<Tensor> checkpoint_region(std::function<std::vector<Tensor>()> region);
     Gradient& gradient(const Tensor& x);
     Argument contribution(const Tensor& x);
     void require_zero(Gradient&);

@@ -60,20 +60,26 @@ Tensor gradient_of(const Tensor& w) {
     return {w.buffer->gradient, w.layout};
 }
 
-static int64_t whole(const Tensor& t) {
-    check(t.buffer->data && t.shape().numel() == t.buffer->shape.numel(),
-          "%s: expected a whole tensor with memory of its own", t.name());
-    return t.buffer->bytes();
+// A tensor that is one range of its buffer's memory: a whole one, or a slice of the first dimension.
+static std::byte* range_of(const Tensor& t) {
+    Layout dense = Layout::contiguous(t.shape());
+    bool one = t.buffer->data;
+    for (int d = 0; d < t.shape().rank; d++)
+        one &= t.shape()[d].size <= 1 || t.layout.stride[size_t(d)] == dense.stride[size_t(d)];
+    check(one, "%s: expected a tensor in one piece, with memory of its own", t.name());
+    return t.buffer->data + t.layout.offset * size_of(t.dtype());
 }
+static size_t range_bytes(const Tensor& t) { return size_t(t.shape().numel() * size_of(t.dtype())); }
+
 void host_write(const Tensor& t, const std::function<void(std::byte*)>& fill) {
-    auto bytes = size_t(whole(t));
-    if (t.buffer->device == Device::cpu) return fill(t.buffer->data);
-    Memory values(bytes + 1);
+    std::byte* to = range_of(t);
+    if (t.buffer->device == Device::cpu) return fill(to);
+    Memory values(range_bytes(t) + 1);
     fill(values.data());
-    backend_of(t.buffer->device).upload(t.buffer->data, values.data(), bytes);
+    backend_of(t.buffer->device).upload(to, values.data(), range_bytes(t));
 }
-HostCopy::HostCopy(const Tensor& t) : dtype_(t.dtype()), data_(t.buffer->data) {
-    auto bytes = size_t(whole(t));
+HostCopy::HostCopy(const Tensor& t) : dtype_(t.dtype()), data_(range_of(t)) {
+    size_t bytes = range_bytes(t);
     if (t.buffer->device == Device::cpu) return;
     copy_ = Memory(bytes + 1);
     backend_of(t.buffer->device).download(copy_.data(), data_, bytes);

@@ -31,6 +31,16 @@ inline Matrix matrix(const View& v) {
     return {v.data, v.rows(), v.cols(), ld, false, v.dtype};
 }
 
+/// Which way a weight is stored: (outputs, inputs) as most checkpoints do, or (inputs, outputs) as GPT-OSS
+/// does.
+enum class Weights : uint8_t { out_in, in_out };
+
+/// Matrix i of a stack, as (outputs, inputs).
+inline Matrix stacked_weight(const View& w, int64_t i, Weights order) {
+    Matrix m{w.data + i * w.stride[0] * size_of(w.dtype), w.dim(1), w.dim(2), w.stride[1], false, w.dtype};
+    return order == Weights::out_in ? m : m.t();
+}
+
 /// Result options of product(): c = (add ? c : 0) + residual + a b + bias.
 struct ProductOptions {
     bool add = false;

@@ -10,14 +10,6 @@
 
 namespace nvl {
 
-// Expert e's slice of (E, a, b) as a matrix (a, b).
-static Matrix slice_of(const View& w, int64_t e) {
-    return {w.data + e * w.stride[0] * size_of(w.dtype), w.dim(1), w.dim(2), w.stride[1], false, w.dtype};
-}
-static Matrix weight_of(const View& w, int64_t e, Weights order) { // (outputs, inputs)
-    return order == Weights::out_in ? slice_of(w, e) : slice_of(w, e).t();
-}
-
 static int64_t experts(const In& offsets) { return offsets.dim(0) - 1; }
 
 /// body(expert, from, to) for the rows of each expert, cut where threads share them: rows do not depend on
@@ -45,7 +37,7 @@ static void forward(Out y, In x, In w, In b, In offsets, Weights order, bool bia
     each_run(offsets, [&](int64_t e, int64_t from, int64_t to) {
         View bias = biased ? View(b) : View{};
         if (biased) bias.data += e * b.stride[0] * size_of(b.dtype), bias.rank = 1, bias.shape[0] = b.dim(1);
-        product(matrix(y).part(from, to), matrix(x).part(from, to), weight_of(w, e, order).t(),
+        product(matrix(y).part(from, to), matrix(x).part(from, to), stacked_weight(w, e, order).t(),
                 {.bias = bias});
     });
     zero_tail(y, offsets);
@@ -53,7 +45,7 @@ static void forward(Out y, In x, In w, In b, In offsets, Weights order, bool bia
 
 static void backward_dx(Acc dx, In dy, In w, In offsets, Weights order) {
     each_run(offsets, [&](int64_t e, int64_t from, int64_t to) {
-        product(matrix(dx).part(from, to), matrix(dy).part(from, to), weight_of(w, e, order),
+        product(matrix(dx).part(from, to), matrix(dy).part(from, to), stacked_weight(w, e, order),
                 {.add = dx.add});
     });
     if (!dx.add) zero_tail(dx, offsets);
@@ -78,8 +70,8 @@ template <class F> static void each_expert(const In& offsets, F body) {
 static void backward_dw(AccSum dw, In dy, In x, In offsets, Weights order) {
     const auto* o = offsets.as<int32_t>();
     each_expert(offsets, [&](int64_t e) {
-        product(weight_of(dw, e, order), matrix(dy).part(o[e], o[e + 1]).t(), matrix(x).part(o[e], o[e + 1]),
-                {.add = dw.add});
+        product(stacked_weight(dw, e, order), matrix(dy).part(o[e], o[e + 1]).t(),
+                matrix(x).part(o[e], o[e + 1]), {.add = dw.add});
     });
 }
 

@@ -11,12 +11,9 @@
 // MegaBlocks, arXiv:2211.15841
 #pragma once
 #include "engine/tape/tape.h"
+#include "kernels/linear/matrix.h"
 
 namespace nvl {
-
-/// Which way a weight is stored: (outputs, inputs) as most checkpoints do, or (inputs, outputs) as GPT-OSS
-/// does.
-enum class Weights : uint8_t { out_in, in_out };
 
 /// Without a bias any tensor stands in its place and `biased` is false.
 extern Kernel<void(Out y, In x, In w, In b, In offsets, Weights order, bool biased)> grouped_forward;

@@ -154,7 +154,8 @@ MuonAdjust muon_adjust_from(const std::string& name) {
 }
 
 MuonState muon_state(Store& store, const Tensor& w) {
-    check(w.shape().rank == 2, "muon: %s is %s; expected a matrix", w.name(), w.shape().text().c_str());
+    check(w.shape().rank == 2 || w.shape().rank == 3, "muon: %s is %s; expected a matrix or a stack of them",
+          w.name(), w.shape().text().c_str());
     return {store.tensor(std::string(w.name()) + ".m", w.shape(), sum_dtype(w.dtype()), w.type),
             master_of(store, w)};
 }
@@ -174,6 +175,15 @@ Tensor newton_schulz(Tensor x, const MuonOptions& o) {
 
 void muon(Tensor w, const MuonState& s, Tensor gradient, Tensor step, Tensor clip, const MuonOptions& o) {
     Tape& t = tape();
+    if (w.shape().rank == 3) {
+        for (int64_t e = 0; e < w.dim(0); e++) {
+            auto part = [&](Tensor x) {
+                return x ? reshape(slice(t.written(x), 0, e, e + 1), {x.dim(1), x.dim(2)}) : x;
+            };
+            muon(part(w), {part(s.m), part(s.master)}, part(gradient), step, clip, o);
+        }
+        return;
+    }
     check(w.shape().rank == 2 && gradient.shape() == w.shape() && s.m.shape() == w.shape(),
           "muon: %s is %s, its gradient %s; expected equal matrices", w.name(), w.shape().text().c_str(),
           gradient.shape().text().c_str());

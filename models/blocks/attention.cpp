@@ -22,6 +22,7 @@ void AttentionWeights::each(const AttentionConfig& c, const std::string& prefix,
     if (c.qkv_bias) vector("v_proj.bias", v_bias, c.G * c.D, 0);
     matrix("o_proj", o, c.C, c.H * c.D, c.output_std);
     if (c.output_bias) vector("o_proj.bias", o_bias, c.C, 0);
+    if (c.sinks) vector("sinks", sinks, c.H, 0);
     if (c.qk_norm == QkNorm::none) return;
     bool heads = c.qk_norm == QkNorm::heads;
     vector("q_norm.weight", q_norm, heads ? c.D : c.H * c.D, 1 - c.norm_offset);
@@ -45,7 +46,7 @@ Tensor attention_block(Tensor h, const AttentionWeights& w, const AttentionConfi
     q = positioned(q, w.q_norm, c.H, c, batch.angles);
     k = positioned(k, w.k_norm, c.G, c, batch.angles);
     Tensor y = attend(q, k, reshape(v, {T, c.G, c.D}), batch, layer,
-                      {.window = window, .scale = c.scale, .softcap = c.softcap});
+                      {.window = window, .scale = c.scale, .softcap = c.softcap}, w.sinks);
     return linear(reshape(y, {T, c.H * c.D}), w.o, w.o_bias);
 }
 

@@ -16,12 +16,13 @@ struct AttentionConfig {
     bool qkv_bias = false, output_bias = false;
     QkNorm qk_norm = QkNorm::none;
     double eps = 1e-6, norm_offset = 0; // norm_offset 1: the norms' factor is 1 + w
+    bool sinks = false;                 // a learned logit per head that takes attention from the keys
     double scale = 0, softcap = 0;      // scale 0: 1 / sqrt(D); softcap 0: none
     double std = 0.02, output_std = 0.02;
 };
 
 struct AttentionWeights {
-    Tensor q, k, v, o, q_bias, k_bias, v_bias, o_bias, q_norm, k_norm;
+    Tensor q, k, v, o, q_bias, k_bias, v_bias, o_bias, q_norm, k_norm, sinks;
     void each(const AttentionConfig& c, const std::string& prefix, const Visit& visit);
 };
 

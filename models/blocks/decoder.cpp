@@ -54,6 +54,7 @@ Decoder::Decoder(const ConfigReader& c, DecoderConfig config) : config_(std::mov
 
 void Decoder::each(const Visit& visit) {
     const AttentionConfig& a = config_.attention;
+    const NormNames& names = config_.norm_names;
     auto norm = [&](const std::string& name, Tensor& t) {
         visit({name + ".weight", {dims.C}, Role::vector, 1 - a.norm_offset, 0}, t);
     };
@@ -62,35 +63,49 @@ void Decoder::each(const Visit& visit) {
         Layer& w = layers_[size_t(l)];
         std::string prefix = "model.layers." + std::to_string(l) + ".";
         bool before = config_.norms != Norms::after, after = config_.norms != Norms::before;
-        if (before) norm(prefix + "input_layernorm", w.attention_in);
-        w.attention.each(a, prefix + "self_attn.", visit);
+        if (before) norm(prefix + names.attention_in, w.attention_in);
+        if (config_.mla)
+            w.mla.each(*config_.mla, prefix + "self_attn.", visit);
+        else
+            w.attention.each(a, prefix + "self_attn.", visit);
         // The same name is the norm before the MLP in llama's files, and after attention in the others.
-        norm(prefix + "post_attention_layernorm", after ? w.attention_out : w.mlp_in);
-        if (before && after) norm(prefix + "pre_feedforward_layernorm", w.mlp_in);
-        w.mlp.each(config_.mlp, prefix + "mlp.", visit);
-        if (after) norm(prefix + "post_feedforward_layernorm", w.mlp_out);
+        norm(prefix + names.attention_out, after ? w.attention_out : w.mlp_in);
+        if (before && after) norm(prefix + names.mlp_in, w.mlp_in);
+        if (sparse(l))
+            w.moe.each(*config_.moe, prefix + config_.moe_prefix, visit);
+        else
+            w.mlp.each(config_.mlp, prefix + "mlp.", visit);
+        if (after) norm(prefix + names.mlp_out, w.mlp_out);
     }
     norm("model.norm", norm_);
     if (!config_.tied) visit({"lm_head.weight", {dims.V, dims.C}, Role::head, 0, a.std}, head_);
+}
+
+CacheShape Decoder::cache_shape() const {
+    if (!config_.mla) return Model::cache_shape();
+    return {.heads = 1, .key = config_.mla->kv_rank + config_.mla->rope, .value = 0};
 }
 
 Tensor Decoder::norm(Tensor x, const Tensor& weight) const {
     return weight ? rmsnorm(x, weight, config_.attention.eps, config_.attention.norm_offset) : x;
 }
 
-Tensor Decoder::block(Tensor x, const Batch& batch, int64_t layer) const {
+std::vector<Tensor> Decoder::block(Tensor x, const Batch& batch, int64_t layer) const {
     const Layer& w = layers_[size_t(layer)];
     const AttentionConfig& c = config_.attention;
-    Tensor a =
-        attention_block(norm(x, w.attention_in), w.attention, c, batch, layer, dims.window[size_t(layer)]);
+    Tensor h = norm(x, w.attention_in);
+    Tensor a = config_.mla ? mla_block(h, w.mla, *config_.mla, batch, layer)
+                           : attention_block(h, w.attention, c, batch, layer, dims.window[size_t(layer)]);
     a = norm(a, w.attention_out);
-    Tensor sum, h;
+    Tensor sum;
     if (w.mlp_in) {
         AddNorm both = add_rmsnorm(x, a, w.mlp_in, c.eps, c.norm_offset); // sum = x + a, h = norm(sum)
         sum = both.sum, h = both.y;
     } else
         sum = h = add(x, a);
-    return add(sum, norm(mlp_block(h, w.mlp, config_.mlp), w.mlp_out));
+    if (!sparse(layer)) return {add(sum, norm(mlp_block(h, w.mlp, config_.mlp), w.mlp_out))};
+    MoeOutput m = moe_block(h, w.moe, *config_.moe);
+    return {add(sum, norm(m.y, w.mlp_out)), m.sums, m.counts, m.z_loss};
 }
 
 Tensor Decoder::hidden(const Batch& batch) {
@@ -99,14 +114,32 @@ Tensor Decoder::hidden(const Batch& batch) {
     Tensor x = embedding(embed_, batch.tokens);
     double c = config_.embedding_scale; // the checkpoints were trained with it rounded to the compute type
     if (c != 1) x = scale(x, x.dtype() == Dtype::bf16 ? double(float(bf16(float(c)))) : c);
+    std::vector<std::vector<Tensor>> mixtures;
     for (int64_t l = 0; l < dims.layers; l++) {
         auto i = size_t(l);
         Batch rotated = batch;
         if (config_.unrotated.empty() || !config_.unrotated[i])
             rotated.angles = dims.window[i] ? windowed : full;
-        x = run_block(x, this, rotated, l);
+        std::vector<Tensor> outputs = run_block(x, this, rotated, l);
+        x = outputs[0];
+        if (sparse(l)) mixtures.push_back(std::move(outputs));
     }
+    collect_losses(mixtures);
     return norm(x, norm_);
+}
+
+void Decoder::collect_losses(const std::vector<std::vector<Tensor>>& mixtures) {
+    auxiliary.clear(), expert_counts.clear();
+    if (mixtures.empty()) return;
+    Tensor sums, counts, z;
+    auto total = [](Tensor& to, const Tensor& x) { to = !to ? x : !x ? to : add(to, x); };
+    for (const std::vector<Tensor>& m : mixtures) {
+        expert_counts.push_back(m[2]);
+        total(sums, m[1]), total(counts, m[2]), total(z, m[3]);
+    }
+    const MoeConfig& c = *config_.moe;
+    if (c.balance) auxiliary.push_back({"balance", balance_loss(sums, counts), c.balance});
+    if (c.z_loss) auxiliary.push_back({"router z", z, c.z_loss / double(mixtures.size())});
 }
 
 } // namespace nvl

@@ -12,17 +12,30 @@
 #include "kernels/position/rope.h"
 #include "models/blocks/attention.h"
 #include "models/blocks/config.h"
+#include "models/blocks/mla.h"
 #include "models/blocks/mlp.h"
+#include "models/blocks/moe.h"
 
 namespace nvl {
 
 enum class Norms : uint8_t { before, after, both };
+
+/// What checkpoints call the norms around attention and around the MLP.
+struct NormNames {
+    std::string attention_in = "input_layernorm", attention_out = "post_attention_layernorm",
+                mlp_in = "pre_feedforward_layernorm", mlp_out = "post_feedforward_layernorm";
+};
 
 struct DecoderConfig {
     AttentionConfig attention;
     MlpConfig mlp;
     bool tied = true;
     Norms norms = Norms::before;
+    NormNames norm_names{};
+    std::optional<MlaConfig> mla; // latent attention in place of grouped-query attention
+    std::optional<MoeConfig> moe; // a mixture of experts in place of the MLP, in
+    std::vector<bool> sparse;     // these layers
+    std::string moe_prefix = "mlp.";
     double embedding_scale = 1;
     std::vector<int64_t> windows;             // per layer; 0: full attention
     RopeTable rope;                           // of every layer, but:
@@ -35,15 +48,21 @@ public:
     Decoder(const ConfigReader& c, DecoderConfig config);
     void each(const Visit& visit) override;
     Tensor hidden(const Batch& batch) override;
+    CacheShape cache_shape() const override;
     Tensor head() const override { return config_.tied ? embed_ : head_; }
-    Tensor block(Tensor x, const Batch& batch, int64_t layer) const;
+    /// x after the layer; of a mixture of experts also its routing sums and counts, and its z-loss.
+    std::vector<Tensor> block(Tensor x, const Batch& batch, int64_t layer) const;
 
 private:
     struct Layer {
         Tensor attention_in, attention_out, mlp_in, mlp_out; // norms before and after each block
         AttentionWeights attention;
+        MlaWeights mla;
         MlpWeights mlp;
+        MoeWeights moe;
     };
+    bool sparse(int64_t layer) const { return config_.moe && config_.sparse[size_t(layer)]; }
+    void collect_losses(const std::vector<std::vector<Tensor>>& mixtures);
     Tensor norm(Tensor x, const Tensor& weight) const;
     DecoderConfig config_;
     Tensor embed_, norm_, head_;
@@ -57,5 +76,15 @@ RopeConfig read_rope(const ConfigReader& c, int64_t head_dim, const char* layer_
 /// What the families read alike: sizes, eps, windows, rope, activation, initialisation. `full_every`: see
 /// read_windows.
 DecoderConfig read_decoder(const ConfigReader& c, int64_t full_every = 0);
+
+/// Sizes, top_k and loss coefficients of a mixture of experts.
+struct MoeKeys {
+    const char* expert_size = "moe_intermediate_size";
+};
+MoeConfig read_moe(const ConfigReader& c, const DecoderConfig& d, const MoeKeys& keys = {});
+/// What DeepSeek and its relatives add: groups of experts, a factor, shared experts.
+void read_groups(const ConfigReader& c, MoeConfig& m);
+/// Which layers are mixtures: all but the first `first_k_dense_replace`.
+std::vector<bool> dense_first(const ConfigReader& c, int64_t layers);
 
 } // namespace nvl

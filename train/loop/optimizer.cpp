@@ -10,6 +10,7 @@ Optimizer::Optimizer(Model& model, Store& store, const OptimizerConfig& config) 
     muon_step_ = optim_step(store, "muon");
     std::vector<Tensor> gradients;
     for (auto& [info, w] : model.weights()) {
+        if (info.role == Role::buffer) continue;
         Slot s{info, w, {}};
         s.decayed = info.role != Role::vector;
         s.muon = config.kind == "muon" && info.role == Role::matrix;

@@ -28,9 +28,12 @@ StepProgram::StepProgram(Model& model, int64_t tokens, int64_t max_sequences, Ki
     if (kind == training) {
         dloss_ = tape_.input("dloss", {1}, loss_.dtype());
         tape_.seed(loss_, dloss_);
-        std::vector<Tensor> parameters;
-        for (auto& [info, w] : model.weights()) parameters.push_back(w);
-        tape_.backward(parameters);
+        for (const Auxiliary& a : model.auxiliary) {
+            auxiliary_.push_back({a, tape_.input("dauxiliary", {1}, a.loss.dtype())});
+            tape_.seed(tape_.keep(a.loss), auxiliary_.back().seed);
+        }
+        for (const Tensor& counts : model.expert_counts) expert_counts_.push_back(tape_.keep(counts));
+        tape_.backward(model.trainable());
     }
     eliminate_dead(tape_);
     program_ = std::make_unique<Program>(tape_);
@@ -52,10 +55,34 @@ void StepProgram::fill(const TokenBatch& batch, double dloss) {
     std::fill(starts + sequences + 1, starts + max_sequences_ + 1, int32_t(n));
     copy(labels_, batch.labels);
     if (!dloss_) return;
-    if (dloss_.dtype() == Dtype::f64)
-        *program_->data<double>(dloss_) = dloss;
+    put(dloss_, dloss);
+    // The losses of the model itself are means: a micro-batch counts by its share of the valid tokens.
+    auto valid = std::count_if(batch.labels.begin(), batch.labels.end(), [](int32_t l) { return l >= 0; });
+    for (const Seeded& a : auxiliary_) put(a.seed, a.loss.coefficient * dloss * double(valid));
+}
+
+void StepProgram::put(const Tensor& t, double value) {
+    if (t.dtype() == Dtype::f64)
+        *program_->data<double>(t) = value;
     else
-        *program_->data<float>(dloss_) = float(dloss);
+        *program_->data<float>(t) = float(value);
+}
+double StepProgram::get(const Tensor& t) const {
+    return t.dtype() == Dtype::f64 ? *program_->data<double>(t) : double(*program_->data<float>(t));
+}
+
+std::vector<std::pair<std::string, double>> StepProgram::auxiliary() const {
+    std::vector<std::pair<std::string, double>> all;
+    for (const Seeded& a : auxiliary_) all.push_back({a.loss.name, get(a.loss.loss)});
+    return all;
+}
+std::vector<std::vector<int64_t>> StepProgram::expert_counts() const {
+    std::vector<std::vector<int64_t>> all;
+    for (const Tensor& t : expert_counts_) {
+        const float* counts = program_->data<float>(t);
+        all.emplace_back(counts, counts + t.shape().numel());
+    }
+    return all;
 }
 
 double StepProgram::run(const TokenBatch& batch, double dloss, bool first, Run options) {
@@ -63,8 +90,7 @@ double StepProgram::run(const TokenBatch& batch, double dloss, bool first, Run o
     options.first = first;
     options.counts = {int64_t(batch.tokens.size())};
     program_->run(options);
-    return loss_.dtype() == Dtype::f64 ? *program_->data<double>(loss_)
-                                       : double(*program_->data<float>(loss_));
+    return get(loss_);
 }
 
 float StepProgram::token_loss(int64_t i) const { return program_->data<float>(token_)[i]; }

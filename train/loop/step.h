@@ -33,17 +33,30 @@ public:
     /// Of token i, after a run of an evaluation program.
     float token_loss(int64_t i) const;
 
+    /// Of the last run: losses that the model adds by name, unweighted; and for each mixture of experts how
+    /// often each expert was chosen.
+    std::vector<std::pair<std::string, double>> auxiliary() const;
+    std::vector<std::vector<int64_t>> expert_counts() const;
+
     const Program& program() const { return *program_; }
     /// Runs the micro-batch again and names the first step that writes a NaN or an infinity; empty if none
     /// does.
     std::string find_non_finite(const TokenBatch& batch, double dloss);
 
 private:
+    struct Seeded {
+        Auxiliary loss;
+        Tensor seed;
+    };
     void fill(const TokenBatch& batch, double dloss);
+    void put(const Tensor& t, double value);
+    double get(const Tensor& t) const;
     int64_t capacity_, max_sequences_;
     Tape tape_;
     Batch batch_;
     Tensor labels_, dloss_, loss_, token_;
+    std::vector<Seeded> auxiliary_;
+    std::vector<Tensor> expert_counts_;
     std::unique_ptr<Program> program_;
 };
 
