@@ -31,7 +31,7 @@ template <class X> struct Backward {
 // A block takes 32 tokens and 8 heads, which it reads as they lie and writes head by head.
 template <class X> __global__ void __launch_bounds__(256) row_sums(const __grid_constant__ Backward<X> a) {
     constexpr int E = 16 / sizeof(X), LANES = 8;
-    __shared__ float delta[8][33], log_sum[8][33];
+    __shared__ float delta[8][36], log_sum[8][36]; // 36: written across without bank conflicts
     int64_t t0 = int64_t(blockIdx.x) * 32;
     int h0 = int(blockIdx.y) * 8, thread = int(threadIdx.x);
     for (int r = thread / LANES; r < 256; r += 256 / LANES) {
@@ -165,7 +165,8 @@ struct Stretch {
     int row, n; // first row of the sequence, its length
 };
 
-template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_bounds__(Tile::THREADS)
+template <class Tile, int DQK, int DV, int STAGES>
+__global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 1 : 2)
     query_gradients(const __grid_constant__ Backward<typename Tile::X> a) {
     using X = typename Tile::X;
     extern __shared__ __align__(128) unsigned char memory[];
@@ -239,7 +240,8 @@ __device__ __forceinline__ void store_part(float* stage, const Sums& sums, float
     store_rows<Tile, COLS, X>(stage, sums, scale, row, cols - column, add, vector);
 }
 
-template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_bounds__(Tile::THREADS)
+template <class Tile, int DQK, int DV, int STAGES>
+__global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 1 : 2)
     key_gradients(const __grid_constant__ Backward<typename Tile::X> a) {
     using X = typename Tile::X;
     extern __shared__ __align__(128) unsigned char memory[];
@@ -318,7 +320,7 @@ template <class Tile, int DQK, int DV, int STAGES> __global__ void __launch_boun
 template <class X, int DQK, int DV> struct Config {
     static constexpr bool BIG = DV > 128;
     using Queries = MmaTile<(DQK <= 128 ? 2 : 1), 4, (DQK <= 64 ? 64 : 32)>;
-    using Keys = MmaTile<(DQK <= 64 ? 2 : 1), (BIG ? 8 : 4), (DQK <= 128 ? 64 : 32), (BIG ? 2 : 1),
+    using Keys = MmaTile<(DQK <= 64 ? 2 : 1), (BIG ? 8 : 4), (DQK == 128 ? 64 : 32), (BIG ? 2 : 1),
                          (DQK == 192 ? 16 : 32)>;
     static constexpr int STAGES = 2;
 };

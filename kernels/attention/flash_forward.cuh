@@ -223,11 +223,14 @@ template <class Tile, int DQK, int DV, int STAGES, bool PAGED> struct ForwardBlo
             int r = begin + Tile::row(i);
             if (r >= s.rows) continue;
             int64_t at = a.partial.at(s.g, base + r, segment);
-            if (Tile::column(0) == 0)
-                a.partial.state[2 * at] = state.m[i], a.partial.state[2 * at + 1] = state.l[i];
+            if (Tile::column(0) == 0) store(a.partial.state + 2 * at, Floats<2>{{state.m[i], state.l[i]}});
 #pragma unroll
-            for (int j = 0; j < Sums::COLUMNS; j++)
-                a.partial.sums[at * DV + Tile::template sum_column<DV>(j)] = o.at(i, j);
+            for (int j = 0; j < Sums::COLUMNS; j += Tile::SIDE) {
+                Floats<Tile::SIDE> f;
+#pragma unroll
+                for (int e = 0; e < Tile::SIDE; e++) f[e] = o.at(i, j + e);
+                store(a.partial.sums + at * DV + Tile::template sum_column<DV>(j), f);
+            }
         }
     }
 };

@@ -31,7 +31,8 @@ template <int MF, int WARPS, int ROWS_OF_B, int SPLIT = 1, int COLUMNS_OF_S = 32
     static constexpr int THREADS = 32 * WARPS, WARP_ROWS = 16 * MF, M = WARP_ROWS * WARPS / SPLIT;
     static constexpr int N = COLUMNS_OF_S;
     static constexpr int STEP = ROWS_OF_B; // rows of B in shared memory: some times N
-    static constexpr int R = 2 * MF, C = N / 4, LANES = 4, PARTS = SPLIT, SCRATCH = 0; // of a thread
+    static constexpr int R = 2 * MF, C = N / 4, LANES = 4, SIDE = 2, PARTS = SPLIT,
+                         SCRATCH = 0; // of a thread
     template <int ROWS, int COLS> struct Shared : SharedTile<ROWS, COLS> {
         static constexpr int ROWS_ = ROWS, COLUMNS = COLS;
     };

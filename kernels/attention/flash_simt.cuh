@@ -9,7 +9,7 @@ namespace nvl::flash {
 template <int ROWS> struct SimtTile {
     using X = float;
     static constexpr int M = ROWS, N = 32, STEP = N, THREADS = 4 * M, WARP_ROWS = 8;
-    static constexpr int R = 4, C = 2, LANES = 16, PARTS = 1;
+    static constexpr int R = 4, C = 2, LANES = 16, SIDE = 4, PARTS = 1;
     static constexpr int LDP = N + 4,
                          SCRATCH = M * LDP; // floats for probabilities on their way between threads
 
