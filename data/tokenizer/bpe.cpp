@@ -26,7 +26,28 @@ ChunkCache::Entry* ChunkCache::set_of(std::string_view chunk, uint64_t (&key)[4]
 }
 static_assert(sizeof(ChunkCache::Entry) == 64);
 
-Bpe::Bpe(std::vector<int> byte_ids, const std::vector<MergeRule>& rules) : byte_ids_(std::move(byte_ids)) {
+bool ChunkCache::find(std::string_view chunk, Place& place, std::vector<int>& ids) {
+    if (chunk.size() > LONGEST) return false;
+    place.set = set_of(chunk, place.key);
+    for (int way = 0; way < 2; way++) {
+        auto& entry = place.set[way];
+        if (std::memcmp(entry.key, place.key, sizeof entry.key) == 0) {
+            ids.insert(ids.end(), entry.ids, entry.ids + entry.count);
+            return true;
+        }
+    }
+    return false;
+}
+void ChunkCache::keep(const Place& place, const int* ids, size_t n) {
+    if (!place.set || n > MOST) return;
+    place.set[1] = place.set[0]; // the newer chunk first
+    std::memcpy(place.set[0].key, place.key, sizeof place.key);
+    place.set[0].count = int32_t(n);
+    std::copy(ids, ids + n, place.set[0].ids);
+}
+
+Bpe::Bpe(std::vector<int> byte_ids, const std::vector<MergeRule>& rules, const std::vector<uint32_t>& ranks)
+    : byte_ids_(std::move(byte_ids)) {
     size_t size = std::bit_ceil(std::max<size_t>(16, 2 * rules.size()));
     shift_ = 64 - std::countr_zero(size);
     table_.assign(size, {NO_PAIR, NO_RANK, -1});
@@ -34,7 +55,7 @@ Bpe::Bpe(std::vector<int> byte_ids, const std::vector<MergeRule>& rules) : byte_
         uint64_t pair = pair_of(rules[rank].left, rules[rank].right);
         size_t i = pair * 0x9E3779B97F4A7C15ull >> shift_;
         while (table_[i].pair != NO_PAIR && table_[i].pair != pair) i = (i + 1) & (size - 1);
-        table_[i] = {pair, uint32_t(rank), rules[rank].result};
+        table_[i] = {pair, ranks.empty() ? uint32_t(rank) : ranks[rank], rules[rank].result};
     }
 }
 
@@ -125,28 +146,22 @@ void Bpe::encode(std::string_view chunk, std::vector<int>& ids, ChunkCache& cach
         ids.insert(ids.end(), symbols.begin(), symbols.end());
         return;
     }
-    uint64_t key[4];
-    ChunkCache::Entry* set = nullptr;
-    if (chunk.size() <= ChunkCache::LONGEST) {
-        set = cache.set_of(chunk, key);
-        for (int way = 0; way < 2; way++)
-            if (std::memcmp(set[way].key, key, sizeof key) == 0) {
-                ids.insert(ids.end(), set[way].ids, set[way].ids + set[way].count);
-                return;
-            }
-    }
+    ChunkCache::Place place;
+    if (cache.find(chunk, place, ids)) return;
     int symbols[SHORT];
     size_t n = 0;
     for (char c : chunk)
         if (int id = byte_ids_[uint8_t(c)]; id >= 0) symbols[n++] = id;
     merge_short(symbols, n);
     ids.insert(ids.end(), symbols, symbols + n);
-    if (set && n <= ChunkCache::MOST) {
-        set[1] = set[0]; // the newer chunk first
-        std::memcpy(set[0].key, key, sizeof key);
-        set[0].count = int32_t(n);
-        std::copy(symbols, symbols + n, set[0].ids);
-    }
+    ChunkCache::keep(place, symbols, n);
+}
+
+void Bpe::merge(std::vector<int>& ids) const {
+    if (ids.size() > SHORT) return merge_long(ids);
+    size_t n = ids.size();
+    merge_short(ids.data(), n);
+    ids.resize(n);
 }
 
 } // namespace nvl

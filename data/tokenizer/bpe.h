@@ -23,11 +23,18 @@ public:
         uint64_t key[4] = {}; // the chunk's bytes and its length in the last one; all zero: empty
         int32_t count = 0, ids[MOST] = {};
     };
+    /// Where a chunk may be: a set of two entries, none for a chunk that is too long.
+    struct Place {
+        Entry* set = nullptr;
+        uint64_t key[4];
+    };
     ChunkCache() : entries_(2 * SETS) {}
-    /// The two entries where the chunk may be; `key` receives its key.
-    Entry* set_of(std::string_view chunk, uint64_t (&key)[4]);
+    /// Appends the chunk's ids if they are known; `place` receives where they are, or may be kept.
+    bool find(std::string_view chunk, Place& place, std::vector<int>& ids);
+    static void keep(const Place& place, const int* ids, size_t n);
 
 private:
+    Entry* set_of(std::string_view chunk, uint64_t (&key)[4]);
     static constexpr size_t SETS = 1 << 14;
     std::vector<Entry> entries_;
 };
@@ -36,10 +43,14 @@ class Bpe {
 public:
     /// byte_ids: 256 ids, -1 where the vocabulary lacks the byte: such a byte is dropped, as the field's
     /// other implementations do. Rules are in order of rank; of two rules for one pair the later one counts.
-    Bpe(std::vector<int> byte_ids, const std::vector<MergeRule>& rules);
+    /// Rules that share a rank (`ranks` not empty) are applied leftmost first.
+    Bpe(std::vector<int> byte_ids, const std::vector<MergeRule>& rules,
+        const std::vector<uint32_t>& ranks = {});
 
     /// Appends the ids of `chunk`.
     void encode(std::string_view chunk, std::vector<int>& ids, ChunkCache& cache) const;
+    /// Merges a chunk's symbols in place.
+    void merge(std::vector<int>& ids) const;
 
 private:
     struct Slot {

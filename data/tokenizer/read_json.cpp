@@ -1,11 +1,10 @@
-// Reads Hugging Face's tokenizer.json (byte-level BPE) and the small files beside it. What a file asks for
+// Reads Hugging Face's tokenizer.json and the small files beside it. What a file asks for
 // and we do not do is an error that names it: ids that differ silently would be worse than none.
 #include <algorithm>
 #include <filesystem>
-#include <limits>
 #include <nlohmann/json.hpp>
 
-#include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/read_json.h"
 #include "engine/base/check.h"
 #include "engine/io/file.h"
 #include "engine/io/printable.h"
@@ -15,9 +14,9 @@ namespace nvl {
 namespace {
 
 using Json = nlohmann::json;
+using Node = JsonNode;
 
 constexpr int MAX_DEPTH = 32;
-constexpr size_t MAX_IDS = 1 << 24;
 
 Json parse(const std::string& path) {
     std::string text = read_file(path);
@@ -34,50 +33,6 @@ Json parse(const std::string& path) {
         fail("%s: not valid JSON: %s", path.c_str(), what.substr(what.find("] ") + 2).c_str());
     }
 }
-
-// A value and the path to it ("model.vocab"), so that every mistake has an address.
-struct Node {
-    const Json* value;
-    std::string where;
-
-    [[noreturn]] void expected(const char* what) const {
-        fail("%s: expected %s, found %s", where.c_str(), what, value ? value->type_name() : "nothing");
-    }
-    Node operator[](const char* key) const {
-        if (!value || !value->is_object()) expected("an object");
-        auto at = value->find(key);
-        return {at == value->end() ? nullptr : &*at, where + (where.ends_with(": ") ? "" : ".") + key};
-    }
-    Node at(size_t i) const { return {&(*value)[i], where + "[" + std::to_string(i) + "]"}; }
-    bool null() const { return !value || value->is_null(); }
-    const std::string& string() const {
-        if (!value || !value->is_string()) expected("a string");
-        return value->get_ref<const std::string&>();
-    }
-    std::string string_or(const char* other) const { return null() ? other : string(); }
-    bool boolean_or(bool other) const {
-        if (null()) return other;
-        if (!value->is_boolean()) expected("true or false");
-        return value->get<bool>();
-    }
-    int id() const {
-        if (!value || !value->is_number_integer()) expected("an id");
-        // a literal above 2^63 is unsigned in the parser
-        bool fits = value->is_number_unsigned()
-                        ? value->get<uint64_t>() < MAX_IDS
-                        : value->get<int64_t>() >= 0 && value->get<int64_t>() < int64_t(MAX_IDS);
-        if (!fits) expected("an id from 0 to 16777215");
-        return value->get<int>();
-    }
-    const Json& array() const {
-        if (!value || !value->is_array()) expected("a list");
-        return *value;
-    }
-    const Json& object() const {
-        if (!value || !value->is_object()) expected("an object");
-        return *value;
-    }
-};
 
 void read_vocabulary(Node vocab, TokenizerParts& parts) {
     auto& object = vocab.object();
@@ -125,24 +80,35 @@ void read_merges(Node merges, TokenizerParts& parts) {
     }
 }
 
-void read_model(Node model, TokenizerParts& parts) {
-    std::string type = model["type"].string_or("BPE"); // early files do not say
-    check(type == "BPE", "%s.type: only BPE is supported, found '%s'", model.where.c_str(), type.c_str());
+void read_bpe(Node model, TokenizerParts& parts) {
     check(model["dropout"].null() || *model["dropout"].value == 0,
           "%s.dropout: merge dropout is not supported", model.where.c_str());
-    check(!model["byte_fallback"].boolean_or(false),
-          "%s.byte_fallback: vocabularies with byte fallback (SentencePiece) are not supported; expected a "
-          "byte-level one",
-          model.where.c_str());
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
         check(model[key].string_or("").empty(), "%s.%s: not supported, found '%s'", model.where.c_str(), key,
               printable(model[key].string()).c_str());
     parts.ignore_merges = model["ignore_merges"].boolean_or(false);
-    parts.unknown = model["unk_token"].string_or("");
-    check(parts.unknown.empty() || !model["fuse_unk"].boolean_or(false), "%s.fuse_unk: not supported",
-          model.where.c_str());
+    auto& o = parts.pieces;
+    o.byte_fallback = model["byte_fallback"].boolean_or(false);
+    o.fuse_unknown = model["fuse_unk"].boolean_or(false);
     read_vocabulary(model["vocab"], parts);
     read_merges(model["merges"], parts);
+}
+
+void read_wordpiece(Node model, TokenizerParts& parts) {
+    parts.algorithm = Algorithm::wordpiece;
+    auto& o = parts.words;
+    o.prefix = model["continuing_subword_prefix"].string_or("##");
+    o.longest = model["max_input_chars_per_word"].null() ? 100 : model["max_input_chars_per_word"].id();
+    check(!o.prefix.empty(), "%s.continuing_subword_prefix: expected some text", model.where.c_str());
+    read_vocabulary(model["vocab"], parts);
+}
+
+void read_model(Node model, TokenizerParts& parts) {
+    std::string type = model["type"].string_or("BPE"); // early files do not say
+    check(type == "BPE" || type == "WordPiece", "%s.type: expected BPE or WordPiece, found '%s'",
+          model.where.c_str(), printable(type).c_str());
+    parts.unknown = model["unk_token"].string_or("");
+    type == "BPE" ? read_bpe(model, parts) : read_wordpiece(model, parts);
 }
 
 void read_added(Node added, TokenizerParts& parts) {
@@ -158,119 +124,6 @@ void read_added(Node added, TokenizerParts& parts) {
         t.single_word = n["single_word"].boolean_or(false);
         t.normalized = n["normalized"].boolean_or(!t.special);
         parts.added.push_back(std::move(t));
-    }
-}
-
-void read_normalizer(Node n, TokenizerParts& parts) {
-    if (n.null()) return;
-    const std::string& type = n["type"].string();
-    if (type == "Sequence") {
-        Node list = n["normalizers"];
-        for (size_t i = 0; i < list.array().size(); i++) read_normalizer(list.at(i), parts);
-        return;
-    }
-    NormalForm form = type == "NFC"    ? NormalForm::nfc
-                      : type == "NFD"  ? NormalForm::nfd
-                      : type == "NFKC" ? NormalForm::nfkc
-                      : type == "NFKD" ? NormalForm::nfkd
-                                       : NormalForm::none;
-    check(form != NormalForm::none, "%s: the normalizer '%s' is not supported (known: NFC, NFD, NFKC, NFKD)",
-          n.where.c_str(), type.c_str());
-    check(parts.normal_form == NormalForm::none || parts.normal_form == form,
-          "%s: two normal forms one after the other are not supported", n.where.c_str());
-    parts.normal_form = form;
-}
-
-void read_split(Node n, TokenizerParts& parts) {
-    Node pattern = n["pattern"];
-    bool literal = pattern["Regex"].null();
-    std::string text = literal ? regex_quote(pattern["String"].string()) : pattern["Regex"].string();
-    Splitter before = parts.splitter;
-    parts.splitter.add_pattern(text);
-    std::string behavior = n["behavior"].string_or("Isolated");
-    bool keeps_all =
-        parts.splitter.stages().back().kind != Splitter::Kind::regex; // known patterns match everything
-    bool matches_only = behavior == "Removed" && n["invert"].boolean_or(false) && keeps_all;
-    check(behavior == "Isolated" || matches_only, "%s.behavior: only Isolated is supported, found '%s'",
-          n.where.c_str(), behavior.c_str());
-}
-
-// Appends the stages; returns whether one of them is ByteLevel.
-bool read_pre_tokenizer(Node n, TokenizerParts& parts) {
-    if (n.null()) return false;
-    const std::string& type = n["type"].string();
-    if (type == "Sequence") {
-        bool found = false;
-        Node list = n["pretokenizers"];
-        for (size_t i = 0; i < list.array().size(); i++) {
-            check(!found, "%s: a stage after ByteLevel is not supported", list.at(i).where.c_str());
-            found = read_pre_tokenizer(list.at(i), parts);
-        }
-        return found;
-    }
-    if (type == "Split") {
-        read_split(n, parts);
-        return false;
-    }
-    if (type == "Digits") {
-        parts.splitter.add(n["individual_digits"].boolean_or(false) ? Splitter::Kind::digits
-                                                                    : Splitter::Kind::digit_runs);
-        return false;
-    }
-    check(type == "ByteLevel",
-          "%s: the pre-tokenizer '%s' is not supported (known: ByteLevel, Split, Digits, Sequence)",
-          n.where.c_str(), type.c_str());
-    parts.add_prefix_space = n["add_prefix_space"].boolean_or(true);
-    check(!parts.add_prefix_space || parts.splitter.stages().empty(),
-          "%s.add_prefix_space: only supported where ByteLevel is the only stage", n.where.c_str());
-    if (n["use_regex"].boolean_or(true)) parts.splitter.add(Splitter::Kind::gpt2);
-    return true;
-}
-
-bool read_decoder(Node n) {
-    if (n.null()) return false;
-    const std::string& type = n["type"].string();
-    if (type == "Sequence") {
-        Node list = n["decoders"];
-        check(list.array().size() == 1, "%s: expected ByteLevel alone", list.where.c_str());
-        return read_decoder(list.at(0));
-    }
-    check(type == "ByteLevel", "%s: the decoder '%s' is not supported (known: ByteLevel)", n.where.c_str(),
-          type.c_str());
-    return true;
-}
-
-void read_template(Node n, TokenizerParts& parts) {
-    bool seen_text = false;
-    Node single = n["single"];
-    for (size_t i = 0; i < single.array().size(); i++) {
-        Node piece = single.at(i);
-        if (!piece["Sequence"].null()) {
-            check(!seen_text, "%s: the text stands twice in the template", single.where.c_str());
-            seen_text = true;
-            continue;
-        }
-        const std::string& name = piece["SpecialToken"]["id"].string();
-        Node ids = n["special_tokens"][name.c_str()]["ids"];
-        for (size_t j = 0; j < ids.array().size(); j++)
-            (seen_text ? parts.suffix : parts.prefix).push_back(ids.at(j).id());
-    }
-    check(seen_text, "%s: the template has no place for the text", single.where.c_str());
-}
-void read_post_processor(Node n, TokenizerParts& parts) {
-    if (n.null()) return;
-    const std::string& type = n["type"].string();
-    if (type == "Sequence") {
-        Node list = n["processors"];
-        for (size_t i = 0; i < list.array().size(); i++) read_post_processor(list.at(i), parts);
-    } else if (type == "TemplateProcessing") {
-        check(parts.prefix.empty() && parts.suffix.empty(), "%s: two templates are not supported",
-              n.where.c_str());
-        read_template(n, parts);
-    } else {
-        check(type == "ByteLevel",
-              "%s: the post-processor '%s' is not supported (known: ByteLevel, TemplateProcessing, Sequence)",
-              n.where.c_str(), type.c_str());
     }
 }
 
@@ -306,6 +159,16 @@ std::string read_chat_template(Node n) {
     fail("%s: no template is named 'default'", n.where.c_str());
 }
 
+void read_beside(const std::string& folder, TokenizerParts& parts) {
+    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"})
+        if (std::string beside = folder + "/" + name; exists(beside)) {
+            Json config = parse(beside);
+            Node node{&config, beside + ": "};
+            read_names(node, parts);
+            if (parts.chat_template.empty()) parts.chat_template = read_chat_template(node["chat_template"]);
+        }
+}
+
 } // namespace
 
 Tokenizer Tokenizer::from_hf(const std::string& path) {
@@ -319,23 +182,50 @@ Tokenizer Tokenizer::from_hf(const std::string& path) {
     parts.source = file;
     read_model(root["model"], parts);
     read_added(root["added_tokens"], parts);
-    read_normalizer(root["normalizer"], parts);
-    bool bytes = read_pre_tokenizer(root["pre_tokenizer"], parts);
-    bool decodes = read_decoder(root["decoder"]);
-    check(bytes && (decodes || root["decoder"].null()),
-          "%s: only byte-level vocabularies are supported: the pre-tokenizer has no ByteLevel stage",
-          file.c_str());
-    read_post_processor(root["post_processor"], parts);
-    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"})
-        if (std::string beside = folder + "/" + name; exists(beside)) {
-            Json config = parse(beside);
-            Node node{&config, beside + ": "};
-            read_names(node, parts);
-            if (parts.chat_template.empty()) parts.chat_template = read_chat_template(node["chat_template"]);
-        }
+    read_stages(root, parts);
+    read_beside(folder, parts);
     add_named(parts);
     if (exists(folder + "/chat_template.jinja"))
         parts.chat_template = read_file(folder + "/chat_template.jinja");
+    return Tokenizer(std::move(parts));
+}
+
+// The piece of line i has id i. What BERT's own Python files say stands in tokenizer_config.json.
+Tokenizer Tokenizer::from_vocab_txt(const std::string& folder) {
+    TokenizerParts parts;
+    parts.source = folder + "/vocab.txt";
+    parts.algorithm = Algorithm::wordpiece;
+    std::string text = read_file(parts.source);
+    std::unordered_map<std::string, int> id_of;
+    for (size_t at = 0; at < text.size();) {
+        size_t end = std::min(text.find('\n', at), text.size());
+        std::string piece = text.substr(at, end - at);
+        if (piece.ends_with('\r')) piece.pop_back();
+        check(!piece.empty(), "%s: line %zu is empty", parts.source.c_str(), parts.vocabulary.size() + 1);
+        check(id_of.emplace(piece, int(parts.vocabulary.size())).second, "%s: the piece '%s' stands twice",
+              parts.source.c_str(), printable(piece).c_str());
+        parts.vocabulary.push_back(std::move(piece));
+        at = end + 1;
+    }
+    auto special = [&](const char* name) {
+        auto at = id_of.find(name);
+        check(at != id_of.end(), "%s: expected a BERT vocabulary: no piece %s", parts.source.c_str(), name);
+        parts.added.push_back({.id = at->second, .content = name});
+        return at->second;
+    };
+    parts.prefix = {special("[CLS]")}, parts.suffix = {special("[SEP]")};
+    special("[UNK]"), parts.unknown = "[UNK]";
+    for (const char* name : {"[PAD]", "[MASK]"})
+        if (id_of.contains(name)) special(name);
+    auto& o = parts.words;
+    if (std::string beside = folder + "/tokenizer_config.json"; exists(beside)) {
+        Json json = parse(beside);
+        Node config{&json, beside + ": "};
+        o.lowercase = config["do_lower_case"].boolean_or(true);
+        o.strip_accents = config["strip_accents"].boolean_or(o.lowercase);
+        o.cjk = config["tokenize_chinese_chars"].boolean_or(true);
+    }
+    read_beside(folder, parts);
     return Tokenizer(std::move(parts));
 }
 

@@ -71,11 +71,45 @@ void Tokenizer::build_pieces() {
     parts_.vocabulary.resize(n);
     pieces_.resize(n);
     special_.assign(n, 0);
-    for (size_t i = 0; i < n; i++)
+    parts_.pieces.scores.resize(parts_.pieces.scores.empty() ? 0 : n, 0);
+    for (size_t i = 0; i < n && parts_.algorithm == Algorithm::byte_bpe; i++)
         if (!from_letters(parts_.vocabulary[i], pieces_[i])) pieces_[i] = parts_.vocabulary[i];
 }
 
+int Tokenizer::unknown_id() const {
+    if (parts_.unknown.empty()) return -1;
+    auto at = std::ranges::find(parts_.vocabulary, parts_.unknown);
+    check(at != parts_.vocabulary.end(), "%s: the unknown token '%s' is not in the vocabulary",
+          parts_.source.c_str(), printable(parts_.unknown).c_str());
+    return int(at - parts_.vocabulary.begin());
+}
+
 void Tokenizer::build_merges() {
+    auto& vocabulary = parts_.vocabulary;
+    if (parts_.algorithm == Algorithm::byte_bpe) return build_byte_merges();
+    int unknown = unknown_id();
+    if (parts_.algorithm == Algorithm::piece_bpe) return build_piece_merges(unknown);
+    check(unknown >= 0, "%s: a WordPiece vocabulary needs an unknown token", parts_.source.c_str());
+    wordpiece_ = std::make_unique<WordPiece>(vocabulary, parts_.words, unknown);
+    for (size_t i = 0; i < vocabulary.size(); i++)
+        if (!vocabulary[i].empty()) pieces_[i] = wordpiece_->decoded(vocabulary[i]);
+}
+
+void Tokenizer::build_piece_merges(int unknown) {
+    auto& vocabulary = parts_.vocabulary;
+    std::vector<uint8_t> ordinary(vocabulary.size(), 1);
+    for (auto& a : parts_.added) ordinary[size_t(a.id)] = 0;
+    for (size_t i = 0; i < vocabulary.size(); i++) {
+        int byte = parts_.pieces.byte_fallback ? byte_of_piece(vocabulary[i]) : -1;
+        if (byte >= 0) ordinary[i] = 0;
+        pieces_[i] = byte >= 0 ? std::string(1, char(byte)) : replaced(vocabulary[i], SPACE_PIECE, " ");
+    }
+    piece_bpe_ = std::make_unique<PieceBpe>(vocabulary, parts_.merges, parts_.pieces, ordinary, unknown,
+                                            parts_.source);
+    missing_bytes_ = piece_bpe_->missing_bytes();
+}
+
+void Tokenizer::build_byte_merges() {
     const char* source = parts_.source.c_str();
     auto& vocabulary = parts_.vocabulary;
     std::unordered_map<std::string_view, int> id_of;
@@ -133,16 +167,14 @@ void Tokenizer::build_added() {
         check(piece.empty() || piece == a.content || to_letters(a.content) == piece,
               "%s: id %d is '%s' in the vocabulary but '%s' among the added tokens", source, a.id,
               printable(piece).c_str(), printable(a.content).c_str());
-        pieces_[size_t(a.id)] = a.content;
+        pieces_[size_t(a.id)] = wordpiece_ ? " " + a.content : a.content;
         special_[size_t(a.id)] = a.special;
     }
     for (auto& a : parts_.added) {
         check(by_content_.emplace(a.content, a.id).second, "%s: two added tokens are '%s'", source,
               printable(a.content).c_str());
-        if (a.normalized && parts_.normal_form != NormalForm::none)
-            normalized_.add(a, normalize(a.content, parts_.normal_form));
-        else if (a.normalized)
-            normalized_.add(a, a.content);
+        if (a.normalized)
+            normalized_.add(a, normalises() ? normal_form(a.content) : a.content);
         else
             raw_.add(a, a.content);
     }
@@ -170,14 +202,39 @@ void Tokenizer::compute_hash() {
     for (auto [a, b] : parts_.merges) text += std::to_string(a) + " " + std::to_string(b) + "\n";
     for (auto& s : parts_.splitter.stages()) put(Splitter::pattern_of(s));
     text += format("%d %d %d\n", int(parts_.normal_form), parts_.ignore_merges, parts_.add_prefix_space);
+    if (piece_bpe_) {
+        auto& o = parts_.pieces;
+        text += format("pieces %d %d %d %d %d %d %d %d\n", o.replaces, o.prepends, o.metaspace, int(o.prefix),
+                       o.split, o.byte_fallback, o.fuse_unknown, o.drops_first_space);
+        for (float s : o.scores) text += format("%.9g\n", double(s));
+    }
+    if (wordpiece_) {
+        auto& o = parts_.words;
+        text += format("words %d %d %d %d %d %d\n", o.clean, o.cjk, o.lowercase, o.strip_accents, o.longest,
+                       o.cleanup);
+        put(o.prefix);
+    }
+    if (parts_.algorithm != Algorithm::byte_bpe) put(parts_.unknown);
     hash_ = sha256(std::as_bytes(std::span(text)));
+}
+
+bool Tokenizer::normalises() const {
+    return parts_.normal_form != NormalForm::none || wordpiece_ || parts_.pieces.replaces ||
+           parts_.pieces.prepends;
+}
+std::string Tokenizer::normal_form(std::string_view text) const {
+    if (wordpiece_) return wordpiece_->normalize(text);
+    std::string out = normalize(text, parts_.normal_form);
+    auto& o = parts_.pieces;
+    if (o.prepends && !out.empty()) out.insert(0, SPACE_PIECE);
+    return o.replaces ? replaced(out, " ", SPACE_PIECE) : out;
 }
 
 void Tokenizer::segments(std::string_view text, bool special, std::vector<Segment>& out) const {
     auto with_normalized = [&](std::string_view part) {
         std::shared_ptr<const std::string> owner;
-        if (parts_.normal_form != NormalForm::none) {
-            owner = std::make_shared<const std::string>(normalize(part, parts_.normal_form));
+        if (normalises()) {
+            owner = std::make_shared<const std::string>(normal_form(part));
             part = *owner;
         }
         size_t done = 0;
@@ -200,15 +257,35 @@ void Tokenizer::segments(std::string_view text, bool special, std::vector<Segmen
             done = m.end;
         }
     if (done < text.size()) with_normalized(text.substr(done));
-    if (!parts_.add_prefix_space) return;
-    for (auto& s : out)
-        if (s.id < 0 && s.text[0] != ' ') {
-            s.owner = std::make_shared<const std::string>(" " + std::string(s.text));
-            s.text = *s.owner;
-        }
+    add_spaces_in_front(text, out);
+}
+
+// The pre-tokenizers ByteLevel and Metaspace may put one in front of a stretch that does not begin with one.
+void Tokenizer::add_spaces_in_front(std::string_view text, std::vector<Segment>& out) const {
+    auto& o = parts_.pieces;
+    if (!parts_.add_prefix_space && !o.metaspace) return;
+    for (size_t i = 0; i < out.size(); i++) {
+        Segment& s = out[i];
+        if (s.id >= 0) continue;
+        bool wanted = parts_.add_prefix_space || o.prefix == PrefixSpace::always ||
+                      (o.prefix == PrefixSpace::first && i == 0);
+        bool has = s.text[0] == ' ' || (o.metaspace && s.text.starts_with(SPACE_PIECE));
+        std::string with = (wanted && !has ? " " : "") + std::string(s.text);
+        if (o.metaspace) with = replaced(with, " ", SPACE_PIECE);
+        s.owner = std::make_shared<const std::string>(std::move(with));
+        s.text = *s.owner;
+    }
+}
+
+size_t Tokenizer::safe_cut(std::string_view text, size_t from) const {
+    if (wordpiece_) return WordPiece::safe_cut(text, from);
+    if (piece_bpe_) return piece_bpe_->safe_cut(text, from);
+    return parts_.splitter.safe_cut(text, from);
 }
 
 void Tokenizer::encode_plain(std::string_view text, std::vector<int>& ids, Scratch& scratch) const {
+    if (wordpiece_) return wordpiece_->encode(text, ids);
+    if (piece_bpe_) return piece_bpe_->encode(text, ids, scratch.cache);
     scratch.ends.clear();
     parts_.splitter.split(text, scratch.ends);
     size_t begin = 0;
@@ -258,7 +335,7 @@ std::vector<std::vector<int>> Tokenizer::encode_batch(std::span<const std::strin
         std::vector<Segment> cut;
         for (auto& s : parts[d])
             for (size_t at = 0; at < s.text.size() || (s.id >= 0 && !at);) {
-                size_t end = s.id >= 0 ? 1 : parts_.splitter.safe_cut(s.text, at + BLOCK);
+                size_t end = s.id >= 0 ? 1 : safe_cut(s.text, at + BLOCK);
                 cut.push_back({s.id >= 0 ? s.text : s.text.substr(at, end - at), s.id, s.owner});
                 at = end;
             }
@@ -300,6 +377,8 @@ std::string Tokenizer::decode(std::span<const int> ids, bool skip_special) const
     std::string text;
     for (int id : ids)
         if (auto p = piece(id); !skip_special || !special_[size_t(id)]) text += p;
+    bool drops = wordpiece_ || parts_.pieces.drops_first_space;
+    if (drops && text.starts_with(' ')) text.erase(0, 1);
     return text;
 }
 

@@ -1,6 +1,9 @@
-// The tokenizer: text to ids and back. Byte-level BPE, so every string of bytes round-trips.
+// The tokenizer: text to ids and back.
 //
 //   text -> added tokens are found -> normal form -> split into chunks -> byte-pair merges -> ids
+//
+// Byte-level BPE (every string of bytes round-trips), BPE of SentencePiece's kind (pieces.h: round-trips with
+// byte fallback), or WordPiece (wordpiece.h: the normal form forgets case and white space).
 //
 // Immutable once built; every method may be called from many threads.
 #pragma once
@@ -13,13 +16,20 @@
 
 #include "data/tokenizer/added.h"
 #include "data/tokenizer/bpe.h"
+#include "data/tokenizer/pieces.h"
 #include "data/tokenizer/splitter.h"
 #include "data/tokenizer/unicode.h"
+#include "data/tokenizer/wordpiece.h"
 
 namespace nvl {
 
+enum class Algorithm : uint8_t { byte_bpe, piece_bpe, wordpiece };
+
 /// Everything a tokenizer is made of, as files have it. Readers fill it; Tokenizer's constructor checks it.
 struct TokenizerParts {
+    Algorithm algorithm = Algorithm::byte_bpe;
+    PieceOptions pieces;    // of piece_bpe
+    WordPieceOptions words; // of wordpiece
     /// By id: the piece in the printable alphabet of byte-level vocabularies (unicode.h), empty where the
     /// model has no such id (an added token may stand there).
     std::vector<std::string> vocabulary;
@@ -48,6 +58,13 @@ public:
                                      const std::string& pre, int bos, int eos, bool add_bos,
                                      bool add_eos = false, const std::string& chat_template = "",
                                      const std::string& source = "vocabulary");
+    /// The same for the vocabularies of SentencePiece's kind ("llama"), with a score per token.
+    static Tokenizer from_scores(const std::vector<std::string>& tokens, std::vector<float> scores,
+                                 const std::vector<int>& types, bool space_in_front, int bos, int eos,
+                                 bool add_bos, bool add_eos = false, const std::string& chat_template = "",
+                                 const std::string& source = "vocabulary");
+    /// From a BERT folder that has only vocab.txt (and tokenizer_config.json).
+    static Tokenizer from_vocab_txt(const std::string& folder);
     /// From an HF directory: tokenizer.json and, where present, tokenizer_config.json,
     /// special_tokens_map.json and chat_template.jinja; or from the path of a tokenizer.json.
     static Tokenizer from_hf(const std::string& path);
@@ -85,6 +102,10 @@ public:
     /// it came. Shards and checkpoints carry it.
     const std::string& hash() const { return hash_; }
     const TokenizerParts& parts() const { return parts_; }
+    /// The merges by rank, of a vocabulary with scores too.
+    std::vector<std::pair<int, int>> merges() const {
+        return piece_bpe_ ? piece_bpe_->merges() : parts_.merges;
+    }
 
 private:
     struct Segment;
@@ -92,8 +113,15 @@ private:
     class ScratchPool;
     void build_pieces();
     void build_merges();
+    void build_byte_merges();
+    void build_piece_merges(int unknown);
+    int unknown_id() const;
     void build_added();
     void compute_hash();
+    bool normalises() const;
+    std::string normal_form(std::string_view text) const;
+    void add_spaces_in_front(std::string_view text, std::vector<Segment>& out) const;
+    size_t safe_cut(std::string_view text, size_t from) const;
     void segments(std::string_view text, bool special, std::vector<Segment>& out) const;
     void encode_plain(std::string_view text, std::vector<int>& ids, Scratch& scratch) const;
 
@@ -102,7 +130,9 @@ private:
     std::vector<uint8_t> special_;                         // by id
     std::unordered_map<std::string_view, int> whole_;      // bytes of pieces, for ignore_merges
     std::unordered_map<std::string_view, int> by_content_; // of added tokens
-    std::unique_ptr<Bpe> bpe_;
+    std::unique_ptr<Bpe> bpe_;                             // one of these three
+    std::unique_ptr<PieceBpe> piece_bpe_;
+    std::unique_ptr<WordPiece> wordpiece_;
     AddedMatcher raw_, normalized_;
     std::shared_ptr<ScratchPool> pool_;
     int bos_ = -1, eos_ = -1, pad_ = -1, missing_bytes_ = 0;

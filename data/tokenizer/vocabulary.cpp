@@ -58,22 +58,18 @@ void parse_merges(const std::vector<std::string>& merges, TokenizerParts& parts)
     }
 }
 
-} // namespace
+enum TokenType { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 
-Tokenizer Tokenizer::from_vocabulary(const std::vector<std::string>& tokens,
-                                     const std::vector<std::string>& merges, const std::vector<int>& types,
-                                     const std::string& pre, int bos, int eos, bool add_bos, bool add_eos,
-                                     const std::string& chat_template, const std::string& source) {
+// The added tokens, the frame, and what else both kinds of vocabularies have.
+TokenizerParts parts_of(const std::vector<std::string>& tokens, const std::vector<int>& types, int bos,
+                        int eos, bool add_bos, bool add_eos, const std::string& chat_template,
+                        const std::string& source) {
     check(types.empty() || types.size() == tokens.size(), "%s: %zu tokens, but %zu token types",
           source.c_str(), tokens.size(), types.size());
-    auto known = find_pre(pre, source);
     TokenizerParts parts;
     parts.source = source;
     parts.vocabulary = tokens;
-    parts.splitter = Splitter::named(known.pattern);
-    parts.ignore_merges = known.ignore_merges;
     parts.chat_template = chat_template;
-    enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED };
     auto type = [&](size_t i) { return types.empty() ? int(NORMAL) : types[i]; };
     for (size_t i = 0; i < tokens.size(); i++) {
         bool frame = int(i) == bos || int(i) == eos; // special, whatever their type says
@@ -92,14 +88,50 @@ Tokenizer Tokenizer::from_vocabulary(const std::vector<std::string>& tokens,
     check(!add_eos || eos >= 0, "%s: asks for an eos token but names none", source.c_str());
     if (add_bos) parts.prefix = {bos};
     if (add_eos) parts.suffix = {eos};
+    return parts;
+}
+
+} // namespace
+
+Tokenizer Tokenizer::from_vocabulary(const std::vector<std::string>& tokens,
+                                     const std::vector<std::string>& merges, const std::vector<int>& types,
+                                     const std::string& pre, int bos, int eos, bool add_bos, bool add_eos,
+                                     const std::string& chat_template, const std::string& source) {
+    auto known = find_pre(pre, source);
+    TokenizerParts parts = parts_of(tokens, types, bos, eos, add_bos, add_eos, chat_template, source);
+    parts.splitter = Splitter::named(known.pattern);
+    parts.ignore_merges = known.ignore_merges;
     parse_merges(merges, parts);
+    return Tokenizer(std::move(parts));
+}
+
+Tokenizer Tokenizer::from_scores(const std::vector<std::string>& tokens, std::vector<float> scores,
+                                 const std::vector<int>& types, bool space_in_front, int bos, int eos,
+                                 bool add_bos, bool add_eos, const std::string& chat_template,
+                                 const std::string& source) {
+    check(!scores.empty() && scores.size() == tokens.size(), "%s: %zu tokens, but %zu scores", source.c_str(),
+          tokens.size(), scores.size());
+    TokenizerParts parts = parts_of(tokens, types, bos, eos, add_bos, add_eos, chat_template, source);
+    parts.algorithm = Algorithm::piece_bpe;
+    auto& o = parts.pieces;
+    o.scores = std::move(scores);
+    o.replaces = true, o.prepends = o.drops_first_space = space_in_front;
+    for (size_t i = 0; i < types.size(); i++) {
+        if (types[i] == UNKNOWN && parts.unknown.empty()) parts.unknown = tokens[i];
+        if (types[i] != BYTE) continue;
+        check(byte_of_piece(tokens[i]) >= 0, "%s: the byte token %zu is '%s'; expected '<0x41>' or the like",
+              source.c_str(), i, printable(tokens[i]).c_str());
+        o.byte_fallback = true;
+    }
     return Tokenizer(std::move(parts));
 }
 
 static Tokenizer from_gguf(const std::string& path) {
     Gguf file(path);
     std::string model = file.string("tokenizer.ggml.model");
-    check(model == "gpt2", "%s: only byte-level BPE vocabularies ('gpt2') are supported, found '%s'",
+    check(model == "gpt2" || model == "llama",
+          "%s: only byte-level BPE ('gpt2') and SentencePiece ('llama') vocabularies are supported, found "
+          "'%s'",
           path.c_str(), printable(model).c_str());
     auto id = [&](const char* key) {
         int64_t v = file.find_integer(key).value_or(-1);
@@ -112,12 +144,21 @@ static Tokenizer from_gguf(const std::string& path) {
               long(t));
         types.push_back(int(t));
     }
-    return Tokenizer::from_vocabulary(
-        file.strings("tokenizer.ggml.tokens"), file.strings("tokenizer.ggml.merges"), types,
-        file.find_string("tokenizer.ggml.pre").value_or(""), id("tokenizer.ggml.bos_token_id"),
-        id("tokenizer.ggml.eos_token_id"), file.find_boolean("tokenizer.ggml.add_bos_token").value_or(false),
-        file.find_boolean("tokenizer.ggml.add_eos_token").value_or(false),
-        file.find_string("tokenizer.chat_template").value_or(""), path);
+    auto tokens = file.strings("tokenizer.ggml.tokens");
+    int bos = id("tokenizer.ggml.bos_token_id"), eos = id("tokenizer.ggml.eos_token_id");
+    auto flag = [&](const char* key, bool other) { return file.find_boolean(key).value_or(other); };
+    std::string chat_template = file.find_string("tokenizer.chat_template").value_or("");
+    bool add_eos = flag("tokenizer.ggml.add_eos_token", false);
+    if (model == "gpt2")
+        return Tokenizer::from_vocabulary(tokens, file.strings("tokenizer.ggml.merges"), types,
+                                          file.find_string("tokenizer.ggml.pre").value_or(""), bos, eos,
+                                          flag("tokenizer.ggml.add_bos_token", false), add_eos, chat_template,
+                                          path);
+    auto scores = file.numbers("tokenizer.ggml.scores");
+    return Tokenizer::from_scores(tokens, std::vector<float>(scores.begin(), scores.end()), types,
+                                  flag("tokenizer.ggml.add_space_prefix", true), bos, eos,
+                                  flag("tokenizer.ggml.add_bos_token", bos >= 0), add_eos, chat_template,
+                                  path);
 }
 
 Tokenizer load_tokenizer(const std::string& path) {
@@ -125,7 +166,9 @@ Tokenizer load_tokenizer(const std::string& path) {
           "%s: no such file or folder; expected a model folder with tokenizer.json, or a GGUF file",
           path.c_str());
     if (is_directory(path)) {
-        check(exists(path + "/tokenizer.json"), "%s: no tokenizer.json in this folder", path.c_str());
+        bool json = exists(path + "/tokenizer.json");
+        check(json || exists(path + "/vocab.txt"), "%s: no tokenizer.json in this folder", path.c_str());
+        if (!json) return Tokenizer::from_vocab_txt(path);
         return Tokenizer::from_hf(path);
     }
     return path.ends_with(".gguf") ? from_gguf(path) : Tokenizer::from_hf(path);

@@ -20,7 +20,23 @@ Json byte_level(bool add_prefix_space, bool use_regex) {
             {"use_regex", use_regex}};
 }
 
+Json replace(std::string_view from, std::string_view to) {
+    return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
+}
+
+// As the normalizer and pre-tokenizer of a vocabulary of SentencePiece's kind.
+Json metaspace(const PieceOptions& o) {
+    const char* schemes[] = {"never", "first", "always"};
+    return {{"type", "Metaspace"},
+            {"replacement", SPACE_PIECE},
+            {"prepend_scheme", schemes[int(o.prefix)]},
+            {"split", o.split}};
+}
+
 Json pre_tokenizer(const TokenizerParts& parts) {
+    if (parts.algorithm == Algorithm::wordpiece) return {{"type", "BertPreTokenizer"}};
+    if (parts.algorithm == Algorithm::piece_bpe)
+        return parts.pieces.metaspace ? metaspace(parts.pieces) : Json(nullptr);
     auto& stages = parts.splitter.stages();
     bool gpt2_last = !stages.empty() && stages.back().kind == Splitter::Kind::gpt2;
     Json list = Json::array();
@@ -39,13 +55,19 @@ Json pre_tokenizer(const TokenizerParts& parts) {
     return {{"type", "Sequence"}, {"pretokenizers", list}};
 }
 
+const std::string& content_of(const TokenizerParts& parts, int id) {
+    auto at = std::ranges::find(parts.added, id, &AddedToken::id);
+    return at == parts.added.end() ? parts.vocabulary[size_t(id)] : at->content;
+}
+
 Json post_processor(const Tokenizer& t) {
     auto& parts = t.parts();
-    if (parts.prefix.empty() && parts.suffix.empty()) return byte_level(true, true);
+    if (parts.prefix.empty() && parts.suffix.empty())
+        return parts.algorithm == Algorithm::byte_bpe ? byte_level(true, true) : Json(nullptr);
     Json single = Json::array(), pair = Json::array(), specials = Json::object();
     auto put = [&](Json& list, const std::vector<int>& ids, int type) {
         for (int id : ids) {
-            std::string content(t.piece(id));
+            const std::string& content = content_of(parts, id);
             list.push_back({{"SpecialToken", {{"id", content}, {"type_id", type}}}});
             specials[content] = {{"id", content}, {"ids", {id}}, {"tokens", {content}}};
         }
@@ -59,10 +81,35 @@ Json post_processor(const Tokenizer& t) {
     return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", specials}};
 }
 
-Json normalizer(NormalForm form) {
+Json normalizer(const TokenizerParts& parts) {
+    if (parts.algorithm == Algorithm::wordpiece) {
+        auto& o = parts.words;
+        return {{"type", "BertNormalizer"},
+                {"clean_text", o.clean},
+                {"handle_chinese_chars", o.cjk},
+                {"strip_accents", o.strip_accents},
+                {"lowercase", o.lowercase}};
+    }
     const char* names[] = {nullptr, "NFC", "NFD", "NFKC", "NFKD"};
-    const char* name = names[int(form)];
-    return name ? Json{{"type", name}} : Json(nullptr);
+    Json list = Json::array();
+    if (const char* name = names[int(parts.normal_form)]) list.push_back({{"type", name}});
+    if (parts.pieces.prepends) list.push_back({{"type", "Prepend"}, {"prepend", SPACE_PIECE}});
+    if (parts.pieces.replaces) list.push_back(replace(" ", SPACE_PIECE));
+    if (list.empty()) return nullptr;
+    if (list.size() == 1) return list[0];
+    return {{"type", "Sequence"}, {"normalizers", list}};
+}
+
+Json decoder(const TokenizerParts& parts) {
+    if (parts.algorithm == Algorithm::byte_bpe) return byte_level(true, true);
+    if (parts.algorithm == Algorithm::wordpiece)
+        return {{"type", "WordPiece"}, {"prefix", parts.words.prefix}, {"cleanup", parts.words.cleanup}};
+    Json list = Json::array({replace(SPACE_PIECE, " ")});
+    if (parts.pieces.byte_fallback) list.push_back({{"type", "ByteFallback"}});
+    list.push_back({{"type", "Fuse"}});
+    if (parts.pieces.drops_first_space)
+        list.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+    return {{"type", "Sequence"}, {"decoders", list}};
 }
 
 // `tokenizers` gives an added token that is not in the vocabulary the next free id; where that would not be
@@ -84,17 +131,24 @@ Json vocabulary(const TokenizerParts& parts) {
     return vocab;
 }
 
-Json model(const TokenizerParts& parts) {
+Json model(const Tokenizer& t) {
+    auto& parts = t.parts();
+    if (parts.algorithm == Algorithm::wordpiece)
+        return {{"type", "WordPiece"},
+                {"unk_token", parts.unknown},
+                {"continuing_subword_prefix", parts.words.prefix},
+                {"max_input_chars_per_word", parts.words.longest},
+                {"vocab", vocabulary(parts)}};
     Json merges = Json::array();
-    for (auto [a, b] : parts.merges)
+    for (auto [a, b] : t.merges())
         merges.push_back({parts.vocabulary[size_t(a)], parts.vocabulary[size_t(b)]});
     return {{"type", "BPE"},
             {"dropout", nullptr},
             {"unk_token", parts.unknown.empty() ? Json(nullptr) : Json(parts.unknown)},
             {"continuing_subword_prefix", nullptr},
             {"end_of_word_suffix", nullptr},
-            {"fuse_unk", false},
-            {"byte_fallback", false},
+            {"fuse_unk", parts.pieces.fuse_unknown},
+            {"byte_fallback", parts.pieces.byte_fallback},
             {"ignore_merges", parts.ignore_merges},
             {"vocab", vocabulary(parts)},
             {"merges", merges}};
@@ -117,10 +171,10 @@ void write(const std::string& path, const Json& json) {
 
 void Tokenizer::save(const std::string& directory) const {
     make_directories(directory);
-    Json added = Json::array(), decoder = Json::object(), additional = Json::array();
+    Json added = Json::array(), tokens = Json::object(), additional = Json::array();
     for (auto& a : parts_.added) {
         added.push_back(added_token(a, true));
-        decoder[std::to_string(a.id)] = added_token(a, false);
+        tokens[std::to_string(a.id)] = added_token(a, false);
         if (a.special && a.id != bos_ && a.id != eos_ && a.id != pad_) additional.push_back(a.content);
     }
     Json names = Json::object();
@@ -132,18 +186,18 @@ void Tokenizer::save(const std::string& directory) const {
     Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                    {"clean_up_tokenization_spaces", false},
                    {"add_prefix_space", parts_.add_prefix_space},
-                   {"added_tokens_decoder", decoder}};
+                   {"added_tokens_decoder", tokens}};
     config.update(names);
     if (!parts_.chat_template.empty()) config["chat_template"] = parts_.chat_template;
     write(directory + "/tokenizer.json", {{"version", "1.0"},
                                           {"truncation", nullptr},
                                           {"padding", nullptr},
                                           {"added_tokens", added},
-                                          {"normalizer", normalizer(parts_.normal_form)},
+                                          {"normalizer", normalizer(parts_)},
                                           {"pre_tokenizer", pre_tokenizer(parts_)},
                                           {"post_processor", post_processor(*this)},
-                                          {"decoder", byte_level(true, true)},
-                                          {"model", model(parts_)}});
+                                          {"decoder", decoder(parts_)},
+                                          {"model", model(*this)}});
     write(directory + "/tokenizer_config.json", config);
     write(directory + "/special_tokens_map.json", names);
 }
