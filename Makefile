@@ -61,7 +61,7 @@ cuda: setup
 style:
 	@bash .ci/check_style.sh
 format:
-	@clang-format -i $$(git ls-files -- '*.cpp' '*.h')
+	@clang-format -i $$(git ls-files -- '*.cpp' '*.h' '*.cu' '*.cuh')
 
 clean:
 	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 failed=0
-mapfile -t files < <(git ls-files -- '*.cpp' '*.h' '*.cu')
+mapfile -t files < <(git ls-files -- '*.cpp' '*.h' '*.cu' '*.cuh')
 
 if command -v clang-format >/dev/null; then
     clang-format --dry-run --Werror "${files[@]}" || { echo "style: run clang-format -i on the files above"; failed=1; }
@@ -20,7 +20,7 @@ done
 check_layer() {
     local layer=$1; shift
     for forbidden in "$@"; do
-        if grep -rnE "#include \"$forbidden/" "$layer" --include='*.h' --include='*.cpp' --include='*.cu'; then
+        if grep -rnE "#include \"$forbidden/" "$layer" --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh'; then
             echo "style: $layer must not include $forbidden"; failed=1
         fi
     done

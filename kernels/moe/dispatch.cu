@@ -153,16 +153,19 @@ template <class X, int N> __global__ void __launch_bounds__(ROWS* WARP)
     }
 }
 
-/// dweight[t, k] = <dy[t], x[position[t, k]]>: a warp for each choice.
-template <class X, int N> __global__ void __launch_bounds__(ROWS* WARP)
+/// dweight[t, k] = <dy[t], x[position[t, k]]>: a warp for each choice, in one order however the elements
+/// move.
+template <class X> __global__ void __launch_bounds__(ROWS* WARP)
     weight_gradient_kernel(Rows<float> dweight, Rows<const X> dy, Rows<const X> x, Rows<const int> position,
-                           int n, int C, int K, bool add) {
+                           int n, int C, int K, bool add, bool vector) {
+    constexpr int N = VEC<X>;
     int i = int(blockIdx.x) * ROWS + int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
     if (i >= n) return;
     int t = i / K, row = position(t)[i % K];
     float sum = 0;
     for (int c = lane * N; row >= 0 && c < C; c += WARP * N) {
-        Floats<N> d = load<N>(dy(t) + c), v = load<N>(x(row) + c);
+        Floats<N> d = floats(load_part<N>(dy(t), c, C, vector)),
+                  v = floats(load_part<N>(x(row), c, C, vector));
 #pragma unroll
         for (int j = 0; j < N; j++) sum += d[j] * v[j];
     }
@@ -233,14 +236,12 @@ void unpermute_backward_launch(Acc dx, Acc dweight, In dy, In x, In weight, In s
             },
             dx, dy);
     if (dweight && position.numel())
-        by_width(
-            x.dtype,
-            [&]<class X, int N> {
-                weight_gradient_kernel<X, N><<<row_blocks(position.numel()), ROWS * WARP, 0, cuda_stream()>>>(
-                    rows_of<float>(dweight), rows_of<const X>(dy), rows_of<const X>(x),
-                    rows_of<const int>(position), int(position.numel()), C, K, dweight.add);
-            },
-            dy, x);
+        cuda_dispatch(x.dtype, [&]<class X> {
+            weight_gradient_kernel<X><<<row_blocks(position.numel()), ROWS * WARP, 0, cuda_stream()>>>(
+                rows_of<float>(dweight), rows_of<const X>(dy), rows_of<const X>(x),
+                rows_of<const int>(position), int(position.numel()), C, K, dweight.add,
+                all_move_by(VEC<X>, dy, x));
+        });
     check_launch("unpermute_backward");
 }
 

@@ -8,11 +8,11 @@
 //   adjust   original         sqrt(max(1, rows / cols))
 //            match_rms_adamw  0.2 sqrt(max(rows, cols)): updates as large as AdamW's, arXiv:2502.16982
 //
-// w, g, m (rows, cols), contiguous, or (E, rows, cols): each matrix of a stack on its own; m and masters are f32 (f64 in tests). X is held in f32 and multiplied in
-// `products`: bf16 (twice as fast, what the method was published with) or f32. Singular values go to some
-// [0.7, 1.2], not to 1: the coefficients trade accuracy for slope at zero.
-// floor  5 x (4 s^2 l + 2 s^3) FLOPs, s the smaller and l the larger side; A and A A are symmetric, of which
-// some 60 % is computed.
+// w, g, m (rows, cols), contiguous, or (E, rows, cols): each matrix of a stack on its own; m and masters are
+// f32 (f64 in tests). X is held in f32 and multiplied in `products`: bf16 (twice as fast, what the method was
+// published with) or f32. Singular values go to some [0.7, 1.2], not to 1: the coefficients trade accuracy
+// for slope at zero. floor  5 x (4 s^2 l + 2 s^3) FLOPs, s the smaller and l the larger side; A and A A are
+// symmetric, of which some 60 % is computed.
 #pragma once
 #include "kernels/optim/step.h"
 

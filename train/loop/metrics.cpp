@@ -1,6 +1,8 @@
 #include "train/loop/metrics.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 
 #include "engine/base/check.h"
@@ -27,9 +29,22 @@ MetricsFile::MetricsFile(const std::string& out_dir, int64_t resumed_step, const
 }
 MetricsFile::~MetricsFile() { std::fclose(file_); }
 
+ExpertLoad expert_load(const std::vector<int64_t>& counts) {
+    double total = 0, entropy = 0, most = 0, E = double(counts.size());
+    for (int64_t n : counts) total += double(n), most = std::max(most, double(n));
+    for (int64_t n : counts)
+        if (n > 0) entropy -= double(n) / total * std::log(double(n) / total);
+    return {E > 1 ? entropy / std::log(E) : 1, total > 0 ? most * E / total : 1};
+}
+
 Json StepMetrics::to_json() const {
     Json j{{"step", step}, {"loss", loss}, {"grad_norm", grad_norm}, {"lr", lr}, {"tokens", tokens}};
     j["tokens_per_second"] = tokens_per_second, j["mfu"] = mfu;
+    for (auto& [name, value] : auxiliary) j["auxiliary"][name] = value;
+    for (const std::vector<int64_t>& counts : expert_counts) {
+        ExpertLoad load = expert_load(counts);
+        j["experts"].push_back({{"counts", counts}, {"evenness", load.evenness}, {"largest", load.largest}});
+    }
     if (val_bpb >= 0) j["val_bpb"] = val_bpb, j["val_loss"] = val_loss;
     return j;
 }

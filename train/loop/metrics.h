@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdio>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "train/loop/config.h"
 
@@ -12,9 +14,18 @@ struct StepMetrics {
     double loss = 0, grad_norm = 0, lr = 0;
     int64_t tokens = 0; // of all steps so far
     double tokens_per_second = 0, mfu = 0;
-    double val_bpb = -1, val_loss = -1; // negative: not evaluated at this step
+    double val_bpb = -1, val_loss = -1;                    // negative: not evaluated at this step
+    std::vector<std::pair<std::string, double>> auxiliary; // losses of the model itself, unweighted
+    std::vector<std::vector<int64_t>> expert_counts;       // per mixture of experts: choices of each expert
     Json to_json() const;
 };
+
+/// How evenly a mixture's experts were chosen: entropy of the shares over that of equal ones (1: even, 0: one
+/// expert takes all), and the largest share times the number of experts (1: even).
+struct ExpertLoad {
+    double evenness, largest;
+};
+ExpertLoad expert_load(const std::vector<int64_t>& counts);
 
 /// Appends to out_dir/metrics.jsonl. A run that resumes after `resumed_step` first drops the lines of later
 /// steps and a line that was cut short, and puts back `last`, the resumed step's own, if it was not written.

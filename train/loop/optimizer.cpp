@@ -68,6 +68,7 @@ void Optimizer::update(int64_t step, double lr_factor) {
 Tensor Optimizer::master(const Tensor& weight) const {
     for (const Slot& s : slots_)
         if (s.weight.buffer == weight.buffer) return s.state.master ? s.state.master : s.weight;
+    if (!weight.buffer->needs_grad) return weight; // a buffer of the model
     fail("optimiser: %s is not one of its weights", weight.name());
 }
 

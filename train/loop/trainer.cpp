@@ -121,15 +121,32 @@ void Trainer::print_plan() const {
     std::fflush(stdout);
 }
 
+// Of one micro-batch: means of the model's own losses, sums of what its experts were chosen.
+static void add_model_metrics(StepMetrics& m, const StepProgram& step, int64_t parts) {
+    auto losses = step.auxiliary();
+    auto counts = step.expert_counts();
+    m.auxiliary.resize(losses.size()), m.expert_counts.resize(counts.size());
+    for (size_t i = 0; i < losses.size(); i++) {
+        m.auxiliary[i].first = losses[i].first;
+        m.auxiliary[i].second += losses[i].second / double(parts);
+    }
+    for (size_t l = 0; l < counts.size(); l++) {
+        m.expert_counts[l].resize(counts[l].size());
+        for (size_t e = 0; e < counts[l].size(); e++) m.expert_counts[l][e] += counts[l][e];
+    }
+}
+
 StepMetrics Trainer::one_step(int64_t step) {
     int64_t first_row = step * config_.rows_per_step();
     int64_t valid = data_.train->valid(first_row, config_.rows_per_step());
     check(valid > 0, "step %ld: none of its %ld tokens is to be learned", step + 1,
           config_.tokens_per_step());
     double scale = 1.0 / double(valid), sum = 0, begin = seconds_now();
-    for (int64_t i = 0; i < config_.accumulation; i++)
-        sum += step_->run(data_.train->batch(first_row + i * config_.rows, config_.rows), scale, i == 0);
     StepMetrics m;
+    for (int64_t i = 0; i < config_.accumulation; i++) {
+        sum += step_->run(data_.train->batch(first_row + i * config_.rows, config_.rows), scale, i == 0);
+        add_model_metrics(m, *step_, config_.accumulation);
+    }
     m.step = step + 1, m.loss = sum * scale, m.grad_norm = optimizer_->gradient_norm();
     if (!std::isfinite(m.loss)) stop_non_finite(step, scale, "loss");
     if (!std::isfinite(m.grad_norm)) stop_non_finite(step, scale, "gradient norm");
