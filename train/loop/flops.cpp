@@ -1,6 +1,7 @@
 #include "train/loop/flops.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "engine/base/parallel.h"
@@ -26,14 +27,20 @@ std::vector<WeightGroup> weight_groups(Model& model) {
         std::string name = without_numbers(w.name);
         auto it = std::find_if(groups.begin(), groups.end(), [&](auto& g) { return g.name == name; });
         if (it == groups.end())
-            it = groups.insert(groups.end(),
-                               {name, w.role, 0, 0, w.shape, w.role == Role::matrix || w.role == Role::head});
+            it = groups.insert(groups.end(), {name, w.role, 0, 0, w.shape,
+                                              w.role == Role::matrix || w.role == Role::head, w.active});
         it->count++, it->elements += w.shape.numel();
         has_head |= w.role == Role::head;
     });
     for (WeightGroup& g : groups) // tied: the token embedding is the head
         if (!has_head && g.role == Role::embedding && g.shape[0].size == model.dims.V) g.multiplies = true;
     return groups;
+}
+
+static std::string note(const WeightGroup& g) {
+    if (g.active < 1)
+        return format("  (a token meets 1/%.4g of %s)", 1 / g.active, with_commas(g.elements).c_str());
+    return g.role == Role::embedding ? "  (tied: it is the head)" : "";
 }
 
 std::string explain_flops(Model& model, int64_t T) {
@@ -45,8 +52,7 @@ std::string explain_flops(Model& model, int64_t T) {
     for (const WeightGroup& g : weight_groups(model)) {
         if (!g.multiplies) continue;
         text += format("    %-52s %3ld x %-14s = %15s%s\n", g.name.c_str(), g.count, g.shape.text().c_str(),
-                       with_commas(g.elements).c_str(),
-                       g.role == Role::embedding ? "  (tied: it is the head)" : "");
+                       with_commas(std::llround(double(g.elements) * g.active)).c_str(), note(g).c_str());
     }
     text += format("    N = %s\n", with_commas(f.matmul_weights).c_str());
     std::map<int64_t, int64_t> windows;
@@ -77,7 +83,7 @@ std::string explain_run(const TrainConfig& c) {
     int64_t embeddings = 0, vectors = 0;
     for (const WeightGroup& g : weight_groups(*model))
         (g.role == Role::embedding ? embeddings : vectors) +=
-            g.role == Role::embedding || g.role == Role::vector ? g.elements : 0;
+            g.role == Role::embedding || g.role == Role::vector || g.role == Role::buffer ? g.elements : 0;
     std::string text =
         format("model      %s, %ld layers, C = %ld, %ld/%ld heads of %ld, F = %ld, V = %ld\n",
                model->config["model_type"].get<std::string>().c_str(), model->dims.layers, model->dims.C,

@@ -20,6 +20,7 @@ struct WeightGroup {
     int64_t count = 0, elements = 0; // tensors, and elements of all of them
     Shape shape;
     bool multiplies = false; // part of N
+    double active = 1;       // share of it that a token meets
 };
 std::vector<WeightGroup> weight_groups(Model& model);
 
