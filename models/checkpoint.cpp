@@ -42,8 +42,8 @@ static bool known_extra(const std::string& name) {
     auto ends_with = [&](const std::string& end) {
         return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
     };
-    return ends_with(".attn.bias") || ends_with(".masked_bias") || ends_with("rotary_emb.inv_freq") ||
-           name == "lm_head.weight";
+    return ends_with(".attn.bias") || ends_with(".masked_bias") || ends_with("embeddings.position_ids") ||
+           ends_with("rotary_emb.inv_freq") || name == "lm_head.weight";
 }
 
 // The stored tensors that make up a weight: one, or one for each matrix of a stack.
