@@ -40,6 +40,13 @@ Json tiny(const std::string& type) {
                 {"hidden_act", "silu"},
                 {"tie_word_embeddings", type == "qwen2"},
                 {"initializer_range", 0.2}};
+    if (type == "bert")
+        return {{"model_type", "bert"},   {"architectures", {"BertModel"}},
+                {"hidden_size", 24},      {"num_attention_heads", 4},
+                {"num_hidden_layers", 2}, {"intermediate_size", 40},
+                {"vocab_size", 61},       {"max_position_embeddings", 40},
+                {"type_vocab_size", 2},   {"layer_norm_eps", 1e-12},
+                {"hidden_act", "gelu"}};
     std::string folder = type == "gemma3_text" ? "gemma3" : type; // the others: as small as their goldens
     return Json::parse(read_file(std::string(NVL_SOURCE) + "/tests/golden/" + folder + "/config.json"));
 }
@@ -128,6 +135,7 @@ TEST(ModelFolder, DamageIsOneClearLine) {
 
 TEST(Interop, TransformersComputesTheSameLogits) {
     for (const std::string& type : known_families()) {
+        if (type == "bert") continue; // an encoder: no logits
         TemporaryFolder folder;
         Store store;
         save_model(*random_model(type, store), folder.path, nullptr, 8000);
