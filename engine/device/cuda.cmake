@@ -58,6 +58,11 @@ foreach(file ${cuda_sources})
 endforeach()
 add_custom_target(cuda_kernels DEPENDS ${cuda_objects})
 
+# hwcheck and tests/vgpu share kernels of single instructions.
+cuda_object(hwcheck_objects ${CMAKE_SOURCE_DIR}/tools/hwcheck/instructions.cu)
+set_source_files_properties(${hwcheck_objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+file(GLOB hwcheck_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tools/hwcheck/*.cpp)
+
 # Consumers link every object, since kernels register themselves.
 file(GLOB backend CONFIGURE_DEPENDS engine/device/cuda*.cpp)
 add_library(nvl_cuda_backend OBJECT ${backend})
@@ -74,6 +79,14 @@ if(NVL_CUDA STREQUAL "real")
   find_library(NVL_NCCL nccl ${where})
   add_library(nvl_cuda_real INTERFACE)
   target_link_libraries(nvl_cuda_real INTERFACE nvl_cuda ${NVL_CUDART} ${NVL_CUBLASLT} ${NVL_NCCL})
+  nvl_program(hwcheck ${hwcheck_sources} ${hwcheck_objects})
+  target_include_directories(hwcheck SYSTEM PRIVATE ${NVL_CUDA_INCLUDE})
+  if(NOT NVL_TESTS) # hwcheck runs op_tests, which lies beside it
+    find_package(GTest REQUIRED)
+    nvl_program(op_tests tests/ops.cpp LAYERS nvl_engine nvl_kernels)
+    target_link_libraries(op_tests PRIVATE GTest::gtest)
+  endif()
+  add_dependencies(hwcheck op_tests)
   return()
 endif()
 
@@ -93,14 +106,16 @@ function(vgpu_program name)
                         RUNTIME_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/vgpu)
 endfunction()
 
+vgpu_program(hwcheck ${hwcheck_sources} ${hwcheck_objects})
+
 # tests/vgpu: the virtual GPU itself, with kernels of its own
 function(vgpu_own_tests)
-  set(objects)
+  set(objects ${hwcheck_objects})
   file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/vgpu/*.cu)
   foreach(file ${kernels})
     cuda_object(objects ${file})
   endforeach()
-  add_executable(vgpu_tests ${ARGN} ${objects})
+  add_executable(vgpu_tests ${ARGN} tools/hwcheck/goldens.cpp ${objects})
   if(objects)
     set_source_files_properties(${objects} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
   endif()

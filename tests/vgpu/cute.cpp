@@ -2,7 +2,7 @@
 // with `pip install nvidia-cutlass==4.2.0.0`.
 #include <gtest/gtest.h>
 
-#include "tests/vgpu/oracle.h"
+#include "tools/hwcheck/instructions.h"
 
 #ifdef VGPU_CUTE
 #include <cute/tensor.hpp>

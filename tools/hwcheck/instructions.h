@@ -1,5 +1,6 @@
-// Where the PTX ISA ("Warp-level matrix instructions") puts the elements of fragments. Written from its text,
-// not from the interpreter; cute.cpp compares the same formulas with CuTe's layouts.
+// Where the PTX ISA ("Warp-level matrix instructions") puts the elements of fragments, and kernels of a few
+// instructions. Written from its text, not from the interpreter; tests/vgpu/cute.cpp compares the same
+// formulas with CuTe's layouts.
 #pragma once
 #include <cstdint>
 
@@ -36,3 +37,17 @@ void launch_mma_cases(int cases, const uint32_t* a, const uint32_t* b, float* d)
 /// `tile`: 4 matrices of 8 rows of 8 values. Row i of them is at row order[i] of shared memory. out: for .x1,
 /// .x2, .x4 and then the same with .trans: 4 registers of each lane.
 void launch_ldmatrix(const uint16_t* tile, const int* order, uint32_t* out);
+/// 8 variants, in this order: idx (7 lane + 3) in 32 and in 8 lanes, up 3 in 32, up 1 in 16, down 5 in 32,
+/// down 2 in 8, xor 9 in 32, xor 9 in 8. Lanes give 100 + lane. out: 32 of each.
+void launch_shuffles(int* out);
+/// Lane i copies min(i, 16) of 16 bytes and, behind those of all lanes, 4 bytes if i is odd; the rest is
+/// zeros. from: 32 x 16 bytes; out: 32 x 16 and 32 x 4 bytes, which were 0xaa before.
+void launch_copies(const uint8_t* from, uint8_t* out);
+
+enum class Approximation { ex2, lg2, rcp, rsqrt, tanh };
+void launch_approximation(Approximation f, const float* x, float* y, int n);
+
+/// Over n times 16 bytes. read: each of `blocks` blocks gives the sum of its words.
+void launch_read(const uint32_t* from, int64_t n, int blocks, uint32_t* sums, void* stream);
+void launch_write(uint32_t* to, int64_t n, uint32_t value, int blocks, void* stream);
+void launch_copy(uint32_t* to, const uint32_t* from, int64_t n, int blocks, void* stream);
