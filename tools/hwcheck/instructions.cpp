@@ -8,8 +8,8 @@ namespace nvl::hw {
 
 namespace {
 
-// Loose: twice what the PTX ISA promises (ex2, rsqrt: 2^-22 relative; rcp: 1 ulp; lg2: 2^-22, absolute around
-// its zero; tanh: 2^-11 relative).
+// Loose bounds of our own, to be held against the ISA and a device: twice (ex2, rsqrt: 2^-22 relative; rcp: 1
+// ulp; lg2: 2^-22, absolute around its zero; tanh: 2^-11 relative).
 struct Bound {
     Approximation f;
     const char* name;
