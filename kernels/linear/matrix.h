@@ -41,6 +41,11 @@ inline Matrix stacked_weight(const View& w, int64_t i, Weights order) {
     return order == Weights::out_in ? m : m.t();
 }
 
+/// Head h of (T, H, A) as (T, A): rows are H heads apart.
+inline Matrix head_of(const View& x, int64_t h) {
+    return {x.data + h * x.stride[1] * size_of(x.dtype), x.dim(0), x.dim(2), x.stride[0], false, x.dtype};
+}
+
 /// Result options of product(): c = (add ? c : 0) + residual + a b + bias.
 struct ProductOptions {
     bool add = false;

@@ -8,11 +8,6 @@ namespace nvl {
 
 namespace {
 
-// Head h of (T, H, A) as a matrix (T, A): rows are H heads apart.
-Matrix head_of(const View& x, int64_t h) {
-    return {x.data + h * x.stride[1] * size_of(x.dtype), x.dim(0), x.dim(2), x.stride[0], false, x.dtype};
-}
-
 void forward(Out y, In x, In w, Weights order) {
     for (int64_t h = 0; h < x.dim(1); h++)
         cuda_product(head_of(y, h), head_of(x, h), stacked_weight(w, h, order).t());

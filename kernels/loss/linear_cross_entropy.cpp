@@ -2,7 +2,7 @@
 
 #include "kernels/cpu/rows.h"
 #include "kernels/linear/linear.h"
-#include "kernels/linear/matrix.h"
+#include "kernels/loss/loss_head.h"
 #include "kernels/loss/softmax_row.h"
 #include "kernels/pointwise/softcap.h"
 #include "kernels/spec.h"
@@ -10,25 +10,8 @@
 
 namespace nvl {
 
-// What the three kernels share. Views that a kernel has not got are empty.
-struct Head {
-    View x, w, labels;
-    double softcap, z_loss;
-    View logits;              // (chunk, V) f32
-    View loss, token, lse;    // written by the forward part
-    View dloss, dtoken, dlse; // read by the backward part
-    View block, sums; // (chunk, LOSS_BLOCK_V) as x, (chunk, C) f32: dlogits, and dx while blocks are added
-    Acc dx{};
-    AccSum dw{};
-    int64_t vocabulary() const { return w.dim(0); }
-    int64_t label(int64_t i) const {
-        return label_of(labels.as<int32_t>(), i, vocabulary(), "linear_cross_entropy");
-    }
-};
-
-// The first rows x cols elements of a buffer as a dense matrix.
-static Matrix dense(const View& v, int64_t rows, int64_t cols) {
-    return {v.data, rows, cols, cols, false, v.dtype};
+static int64_t label_at(const LossHead& h, int64_t i) {
+    return label_of(h.labels.as<int32_t>(), i, h.vocabulary(), "linear_cross_entropy");
 }
 
 template <class F> static void each_row(int64_t from, int64_t to, int64_t cols, F body) {
@@ -38,7 +21,7 @@ template <class F> static void each_row(int64_t from, int64_t to, int64_t cols, 
 }
 
 // Logits of rows [from, to), capped in place; and their losses, unless only gradients are wanted.
-template <class A> static void forward_rows(const Head& h, int64_t from, int64_t to) {
+template <class A> static void forward_rows(const LossHead& h, int64_t from, int64_t to) {
     int64_t V = h.vocabulary();
     product(dense(h.logits, to - from, V), matrix(h.x).part(from, to), matrix(h.w).t());
     if (!h.loss && h.softcap == 0) return;
@@ -47,7 +30,7 @@ template <class A> static void forward_rows(const Head& h, int64_t from, int64_t
         if (cap != 0)
             for (int64_t v = 0; v < V; v++) l[v] = cap * vtanh(l[v] / cap);
         if (!h.loss) return;
-        int64_t label = h.label(i);
+        int64_t label = label_at(h, i);
         LogSum<A> sum{};
         if (label >= 0) sum = log_sum_exp(l, V);
         *h.lse.row<A>(i) = sum.lse();
@@ -55,14 +38,14 @@ template <class A> static void forward_rows(const Head& h, int64_t from, int64_t
     });
 }
 
-template <class A> static RowGradient<A> row_gradient(const Head& h, int64_t i) {
+template <class A> static RowGradient<A> row_gradient(const LossHead& h, int64_t i) {
     A dloss = *h.dloss.as<A>(), lse = *h.lse.row<A>(i), g = dloss + (h.dtoken ? *h.dtoken.row<A>(i) : A(0));
     A of_p = g + (h.dlse ? *h.dlse.row<A>(i) : A(0)) + 2 * A(h.z_loss) * lse * dloss;
-    return {lse, of_p, g, h.label(i), A(h.softcap)};
+    return {lse, of_p, g, label_at(h, i), A(h.softcap)};
 }
 
 // dx and dw of rows [from, to) from their logits, block by block of the vocabulary.
-template <class X> static void backward_rows(const Head& h, int64_t from, int64_t to) {
+template <class X> static void backward_rows(const LossHead& h, int64_t from, int64_t to) {
     using A = sum_t<X>;
     int64_t V = h.vocabulary(), C = h.x.cols(), rows = to - from;
     Matrix x = matrix(h.x).part(from, to), w = matrix(h.w), sums = dense(h.sums, rows, C);
@@ -87,7 +70,7 @@ template <class X> static void backward_rows(const Head& h, int64_t from, int64_
     });
 }
 
-template <class A> static void total(const Head& h) {
+template <class A> static void total(const LossHead& h) {
     double sum = 0;
     for (int64_t i = 0; i < h.token.rows(); i++) {
         double lse = *h.lse.row<A>(i);
@@ -96,7 +79,7 @@ template <class A> static void total(const Head& h) {
     *h.loss.as<A>() = A(sum);
 }
 
-static void run(const Head& h) {
+static void run(const LossHead& h) {
     int64_t T = h.x.rows(), chunk = h.logits.dim(0);
     dispatch(h.x.dtype, [&]<class X> {
         for (int64_t from = 0; from == 0 || from < T; from += chunk) { // no tokens: zeros to dw
@@ -108,66 +91,21 @@ static void run(const Head& h) {
     });
 }
 
-static void forward(Out loss, Out token, Out lse, Out logits, In x, In w, In labels, double softcap,
-                    double z_loss) {
-    run({.x = x,
-         .w = w,
-         .labels = labels,
-         .softcap = softcap,
-         .z_loss = z_loss,
-         .logits = logits,
-         .loss = loss,
-         .token = token,
-         .lse = lse});
-}
-static void backward(Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss, In dtoken, In dlse, In x,
-                     In w, In labels, In lse, double softcap, double z_loss) {
-    run({.x = x,
-         .w = w,
-         .labels = labels,
-         .softcap = softcap,
-         .z_loss = z_loss,
-         .logits = logits,
-         .lse = lse,
-         .dloss = dloss,
-         .dtoken = dtoken,
-         .dlse = dlse,
-         .block = block,
-         .sums = sums,
-         .dx = dx,
-         .dw = dw});
-}
-static void fused(Out loss, Out token, Out lse, Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss,
-                  In x, In w, In labels, double softcap, double z_loss) {
-    run({.x = x,
-         .w = w,
-         .labels = labels,
-         .softcap = softcap,
-         .z_loss = z_loss,
-         .logits = logits,
-         .loss = loss,
-         .token = token,
-         .lse = lse,
-         .dloss = dloss,
-         .block = block,
-         .sums = sums,
-         .dx = dx,
-         .dw = dw});
-}
+using Slots = LossSlots<run>;
 
 static double flops(const View& x, const View& w, const View& dx, const View& dw) {
     return 2 * double(x.rows()) * double(w.numel()) * (1 + (dx ? 1 : 0) + (dw ? 1 : 0));
 }
 
 constinit Kernel<void(Out, Out, Out, Out, In, In, In, double, double)> linear_cross_entropy_forward{
-    "linear_cross_entropy", forward,
+    "linear_cross_entropy", Slots::forward,
     [](Out, Out, Out, Out, In x, In w, In, double, double) { return flops(x, w, {}, {}); }};
 constinit Kernel<void(Acc, AccSum, Out, Out, Out, In, In, In, In, In, In, In, double, double)>
-    linear_cross_entropy_backward{"linear_cross_entropy_backward", backward,
+    linear_cross_entropy_backward{"linear_cross_entropy_backward", Slots::backward,
                                   [](Acc dx, AccSum dw, Out, Out, Out, In, In, In, In x, In w, In, In, double,
                                      double) { return flops(x, w, dx, dw); }};
 constinit Kernel<void(Out, Out, Out, Acc, AccSum, Out, Out, Out, In, In, In, In, double, double)>
-    linear_cross_entropy_fused{"linear_cross_entropy_fused", fused,
+    linear_cross_entropy_fused{"linear_cross_entropy_fused", Slots::fused,
                                [](Out, Out, Out, Acc dx, AccSum dw, Out, Out, Out, In, In x, In w, In, double,
                                   double) { return flops(x, w, dx, dw); }};
 

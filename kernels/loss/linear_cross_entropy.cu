@@ -1,39 +1,23 @@
 // As on the CPU: chunks of rows, and the gradients of a chunk by blocks of the vocabulary. Logits stay as the
 // product left them; what reads them caps them.
-#include "kernels/loss/linear_cross_entropy.h"
-
 #include "kernels/linear/gemm_cuda.h"
+#include "kernels/loss/loss_head.h"
 #include "kernels/loss/softmax_row.cuh"
 
 namespace nvl {
 
 namespace {
 
-// What the three kernels share. Views that a kernel has not got are empty.
-struct Head {
-    View x, w, labels;
-    double softcap, z_loss;
-    View logits;              // (chunk, V) f32
-    View loss, token, lse;    // written by the forward part
-    View dloss, dtoken, dlse; // read by the backward part
-    View block, sums; // (chunk, LOSS_BLOCK_V) as x, (chunk, C) f32: dlogits, and dx while blocks are added
-    Acc dx{};
-    AccSum dw{};
-    int64_t V() const { return w.dim(0); }
-    const int32_t* label() const { return pointer_of<const int32_t>(labels); }
-};
-
-// The first rows x cols elements of a buffer as a dense matrix.
-Matrix dense(const View& v, int64_t rows, int64_t cols) { return {v.data, rows, cols, cols, false, v.dtype}; }
+const int32_t* labels_of(const LossHead& h) { return pointer_of<const int32_t>(h.labels); }
 template <class X> Rows<X> dense_rows(const View& v, int64_t cols) { return {pointer_of<X>(v), cols}; }
 
-void forward_rows(const Head& h, int64_t from, int64_t to) {
-    int64_t V = h.V();
+void forward_rows(const LossHead& h, int64_t from, int64_t to) {
+    int64_t V = h.vocabulary();
     cuda_product(dense(h.logits, to - from, V), matrix(h.x).part(from, to), matrix(h.w).t());
     if (!h.loss || from == to) return;
     token_loss_kernel<float><<<unsigned(to - from), LOSS_THREADS, 0, cuda_stream()>>>(
-        dense_rows<const float>(h.logits, V), h.label(), rows_of<float>(h.token), rows_of<float>(h.lse), from,
-        V, float(h.softcap), V % VEC<float> == 0);
+        dense_rows<const float>(h.logits, V), labels_of(h), rows_of<float>(h.token), rows_of<float>(h.lse),
+        from, V, float(h.softcap), V % VEC<float> == 0);
     check_launch("linear_cross_entropy: losses");
 }
 
@@ -45,14 +29,14 @@ template <class X> __global__ void __launch_bounds__(LOSS_THREADS)
 }
 
 // dx and dw of rows [from, to) from their logits, block by block of the vocabulary.
-template <class X> void backward_rows(const Head& h, int64_t from, int64_t to) {
-    int64_t V = h.V(), C = h.x.cols(), rows = to - from;
+template <class X> void backward_rows(const LossHead& h, int64_t from, int64_t to) {
+    int64_t V = h.vocabulary(), C = h.x.cols(), rows = to - from;
     Matrix x = matrix(h.x).part(from, to), w = matrix(h.w), sums = dense(h.sums, rows, C);
     LossGradient g{pointer_of<const float>(h.dloss),
                    rows_of<const float>(h.dtoken),
                    rows_of<const float>(h.dlse),
                    rows_of<const float>(h.lse),
-                   h.label(),
+                   labels_of(h),
                    float(h.z_loss),
                    float(h.softcap)};
     for (int64_t v0 = 0, v1; v0 < V; v0 = v1) {
@@ -75,7 +59,7 @@ template <class X> void backward_rows(const Head& h, int64_t from, int64_t to) {
     check_launch("linear_cross_entropy: dx");
 }
 
-void run(const Head& h) {
+void run(const LossHead& h) {
     int64_t T = h.x.rows(), chunk = h.logits.dim(0);
     cuda_dispatch(h.x.dtype, [&]<class X> {
         for (int64_t from = 0; from == 0 || from < T; from += chunk) { // no tokens: zeros to dw
@@ -90,55 +74,10 @@ void run(const Head& h) {
     check_launch("linear_cross_entropy: total");
 }
 
-void forward(Out loss, Out token, Out lse, Out logits, In x, In w, In labels, double softcap, double z_loss) {
-    run({.x = x,
-         .w = w,
-         .labels = labels,
-         .softcap = softcap,
-         .z_loss = z_loss,
-         .logits = logits,
-         .loss = loss,
-         .token = token,
-         .lse = lse});
-}
-void backward(Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss, In dtoken, In dlse, In x, In w,
-              In labels, In lse, double softcap, double z_loss) {
-    run({.x = x,
-         .w = w,
-         .labels = labels,
-         .softcap = softcap,
-         .z_loss = z_loss,
-         .logits = logits,
-         .lse = lse,
-         .dloss = dloss,
-         .dtoken = dtoken,
-         .dlse = dlse,
-         .block = block,
-         .sums = sums,
-         .dx = dx,
-         .dw = dw});
-}
-void fused(Out loss, Out token, Out lse, Acc dx, AccSum dw, Out logits, Out block, Out sums, In dloss, In x,
-           In w, In labels, double softcap, double z_loss) {
-    run({.x = x,
-         .w = w,
-         .labels = labels,
-         .softcap = softcap,
-         .z_loss = z_loss,
-         .logits = logits,
-         .loss = loss,
-         .token = token,
-         .lse = lse,
-         .dloss = dloss,
-         .block = block,
-         .sums = sums,
-         .dx = dx,
-         .dw = dw});
-}
-
-OnCuda on_forward{linear_cross_entropy_forward, forward};
-OnCuda on_backward{linear_cross_entropy_backward, backward};
-OnCuda on_fused{linear_cross_entropy_fused, fused};
+using Slots = LossSlots<run>;
+OnCuda on_forward{linear_cross_entropy_forward, Slots::forward};
+OnCuda on_backward{linear_cross_entropy_backward, Slots::backward};
+OnCuda on_fused{linear_cross_entropy_fused, Slots::fused};
 
 } // namespace
 

@@ -1,15 +1,16 @@
 // What keeps the experts of a mixture in use.
 //
 //   routing_sums    sums[e] = sum_t softmax(x_t)[e]    counts[e] = how often e was chosen (no gradient)
-//                   backward  dx_te = p_te (dsums_e - sum_j p_tj dsums_j)
-//   balance_loss    loss = E sum_e (counts_e / rows) (sums_e / rows)      Switch Transformers,
-//   arXiv:2101.03961, with
-//                   rows = sum(sums), the number of rows pooled over layers; 1 x top_k if the load is even
-//                   backward  dsums_e = dloss E counts_e / rows^2   (rows is a constant)
-//   router_z_loss   loss = mean_t (log sum exp x_t)^2                      ST-MoE, arXiv:2202.08906
-//                   backward  dx_te = dloss 2 lse_t p_te / T
+//                   backward   dx_te = p_te (dsums_e - sum_j p_tj dsums_j)
+//   balance_loss    loss = E sum_e (counts_e / rows) (sums_e / rows)
+//                   rows = sum(sums), the rows pooled over layers, a constant; top_k if the load is even
+//                   backward   dsums_e = dloss E counts_e / rows^2
+//   router_z_loss   loss = mean_t (log sum exp x_t)^2
+//                   backward   dx_te = dloss 2 lse_t p_te / T
 //
 // x (T, E) router logits    choice (T, K) i32    sums, counts (E) f32    loss (1) f32
+// Switch Transformers, arXiv:2101.03961 (balance); ST-MoE, arXiv:2202.08906 (z)
+//
 // floor  one read of x.
 #pragma once
 #include "engine/tape/tape.h"

@@ -175,16 +175,6 @@ template <class X> __global__ void __launch_bounds__(ROWS* WARP)
 
 unsigned row_blocks(int64_t rows) { return unsigned(ceil_div(rows, ROWS)); }
 
-/// body<X, N>() with the widest access that all views allow.
-template <class F, class... V> void by_width(Dtype dtype, F body, const V&... views) {
-    cuda_dispatch(dtype, [&]<class X> {
-        if (all_move_by(VEC<X>, views...))
-            body.template operator()<X, VEC<X>>();
-        else
-            body.template operator()<X, 1>();
-    });
-}
-
 void permute_forward_launch(Out y, In x, In source, In, int64_t K) {
     if (!y.rows()) return;
     by_width(

@@ -1,14 +1,16 @@
-// A linear layer for each expert, over rows sorted by expert.
+// A linear layer for each expert, over rows sorted by expert.               cf. MegaBlocks, arXiv:2211.15841
 //
 //   forward    y[n] = w[e] x[n] (+ b[e])    for offsets[e] <= n < offsets[e + 1]
-//   backward   dx[n] = dy[n] w[e]    dw[e] = sum_n dy[n]^T x[n]    db[e] = sum_n dy[n], zero for an expert
-//   without rows
+//   backward   dx[n] = dy[n] w[e]    dw[e] = sum_n dy[n]^T x[n]    db[e] = sum_n dy[n]
+//              dw and db of an expert without rows are zero
 //
-// x (R, C)    y (R, F)    w (E, F, C), or (E, C, F) with `Weights::in_out`    b (E, F)    offsets (E + 1)
-// i32, on the device: nothing about the counts is known when the program is planned. Rows from offsets[E] on
-// belong to nobody: zero. No padding: an expert's rows are one product of any height. A row's bits depend on
-// that row and w[e] alone. floor  2 R C F FLOPs each for y, dx, dw.                                    cf.
-// MegaBlocks, arXiv:2211.15841
+// x (R, C)    y (R, F)    w (E, F, C), or (E, C, F) with Weights::in_out    b (E, F)    offsets (E + 1) i32
+//
+// The offsets are data on the device: nothing about the counts is known when the program is planned. Rows
+// from offsets[E] on belong to nobody: zero. No padding: an expert's rows are one product of any height. A
+// row's bits depend on that row and w[e] alone.
+//
+// floor  2 R C F FLOPs each for y, dx, dw.
 #pragma once
 #include "engine/tape/tape.h"
 #include "kernels/linear/matrix.h"

@@ -51,19 +51,10 @@ template <class X, int N> __global__ void __launch_bounds__(ROWS* WARP)
 
 unsigned blocks_for(int64_t rows) { return unsigned(ceil_div(rows, ROWS)); }
 
-template <class F, class... V> void by_width(Dtype dtype, int64_t Da, F body, const V&... views) {
-    cuda_dispatch(dtype, [&]<class X> {
-        if (Da % VEC<X> == 0 && all_move_by(VEC<X>, views...))
-            body.template operator()<X, VEC<X>>();
-        else
-            body.template operator()<X, 1>();
-    });
-}
-
 void forward(Out y, In a, In b) {
     if (!y.rows()) return;
     by_width(
-        y.dtype, a.cols(),
+        y.dtype,
         [&]<class X, int N> {
             forward_kernel<X, N><<<blocks_for(y.rows()), ROWS * WARP, 0, cuda_stream()>>>(
                 rows_of<X>(y), rows_of<const X>(a), rows_of<const X>(b), int(y.rows()), int(a.cols()),
@@ -79,7 +70,7 @@ void backward(Acc da, Acc db, In dy) {
     int H = int(dy.dim(1));
     bool shared = db && db.dim(1) != H;
     by_width(
-        dy.dtype, Da,
+        dy.dtype,
         [&]<class X, int N> {
             if (da || !shared)
                 split_kernel<X, N><<<blocks_for(dy.rows()), ROWS * WARP, 0, cuda_stream()>>>(

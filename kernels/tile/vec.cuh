@@ -132,6 +132,16 @@ inline bool moves_by(const View& v, int N) {
 }
 template <class... V> bool all_move_by(int N, const V&... views) { return (moves_by(views, N) && ...); }
 
+/// body<X, N>() with the widest access that all views allow.
+template <class F, class... V> void by_width(Dtype dtype, F body, const V&... views) {
+    cuda_dispatch(dtype, [&]<class X> {
+        if (all_move_by(VEC<X>, views...))
+            body.template operator()<X, VEC<X>>();
+        else
+            body.template operator()<X, 1>();
+    });
+}
+
 /// Whether the view is one dense array (the empty view is).
 inline bool is_dense(const View& v) {
     int64_t expected = 1;

@@ -54,7 +54,6 @@ Decoder::Decoder(const ConfigReader& c, DecoderConfig config) : config_(std::mov
 
 void Decoder::each(const Visit& visit) {
     const AttentionConfig& a = config_.attention;
-    const NormNames& names = config_.norm_names;
     auto norm = [&](const std::string& name, Tensor& t) {
         visit({name + ".weight", {dims.C}, Role::vector, 1 - a.norm_offset, 0}, t);
     };
@@ -63,19 +62,19 @@ void Decoder::each(const Visit& visit) {
         Layer& w = layers_[size_t(l)];
         std::string prefix = "model.layers." + std::to_string(l) + ".";
         bool before = config_.norms != Norms::after, after = config_.norms != Norms::before;
-        if (before) norm(prefix + names.attention_in, w.attention_in);
+        if (before) norm(prefix + "input_layernorm", w.attention_in);
         if (config_.mla)
             w.mla.each(*config_.mla, prefix + "self_attn.", visit);
         else
             w.attention.each(a, prefix + "self_attn.", visit);
         // The same name is the norm before the MLP in llama's files, and after attention in the others.
-        norm(prefix + names.attention_out, after ? w.attention_out : w.mlp_in);
-        if (before && after) norm(prefix + names.mlp_in, w.mlp_in);
+        norm(prefix + "post_attention_layernorm", after ? w.attention_out : w.mlp_in);
+        if (before && after) norm(prefix + "pre_feedforward_layernorm", w.mlp_in);
         if (sparse(l))
             w.moe.each(*config_.moe, prefix + config_.moe_prefix, visit);
         else
             w.mlp.each(config_.mlp, prefix + "mlp.", visit);
-        if (after) norm(prefix + names.mlp_out, w.mlp_out);
+        if (after) norm(prefix + "post_feedforward_layernorm", w.mlp_out);
     }
     norm("model.norm", norm_);
     if (!config_.tied) visit({"lm_head.weight", {dims.V, dims.C}, Role::head, 0, a.std}, head_);

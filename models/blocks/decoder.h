@@ -20,18 +20,11 @@ namespace nvl {
 
 enum class Norms : uint8_t { before, after, both };
 
-/// What checkpoints call the norms around attention and around the MLP.
-struct NormNames {
-    std::string attention_in = "input_layernorm", attention_out = "post_attention_layernorm",
-                mlp_in = "pre_feedforward_layernorm", mlp_out = "post_feedforward_layernorm";
-};
-
 struct DecoderConfig {
     AttentionConfig attention;
     MlpConfig mlp;
     bool tied = true;
     Norms norms = Norms::before;
-    NormNames norm_names{};
     std::optional<MlaConfig> mla; // latent attention in place of grouped-query attention
     std::optional<MoeConfig> moe; // a mixture of experts in place of the MLP, in
     std::vector<bool> sparse;     // these layers
@@ -77,11 +70,9 @@ RopeConfig read_rope(const ConfigReader& c, int64_t head_dim, const char* layer_
 /// read_windows.
 DecoderConfig read_decoder(const ConfigReader& c, int64_t full_every = 0);
 
-/// Sizes, top_k and loss coefficients of a mixture of experts.
-struct MoeKeys {
-    const char* expert_size = "moe_intermediate_size";
-};
-MoeConfig read_moe(const ConfigReader& c, const DecoderConfig& d, const MoeKeys& keys = {});
+/// Sizes, top_k and loss coefficients of a mixture of experts. `expert_size` is the key of F.
+MoeConfig read_moe(const ConfigReader& c, const DecoderConfig& d,
+                   const char* expert_size = "moe_intermediate_size");
 /// What DeepSeek and its relatives add: groups of experts, a factor, shared experts.
 void read_groups(const ConfigReader& c, MoeConfig& m);
 /// Which layers are mixtures: all but the first `first_k_dense_replace`.

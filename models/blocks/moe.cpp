@@ -5,7 +5,6 @@
 #include "kernels/pointwise/add.h"
 #include "kernels/pointwise/clamped_swiglu.h"
 #include "kernels/pointwise/gated.h"
-#include "kernels/pointwise/scale_rows.h"
 
 namespace nvl {
 
@@ -33,8 +32,6 @@ void MoeWeights::each(const MoeConfig& c, const std::string& prefix, const Visit
     MlpConfig m{
         .C = c.C, .F = c.shared_F, .activation = c.activation, .std = c.std, .output_std = c.output_std};
     shared.each(m, prefix + n.shared, visit);
-    if (c.shared_gate)
-        visit({prefix + "shared_expert_gate.weight", {1, c.C}, Role::matrix, 0, c.std}, shared_gate);
 }
 
 // x (R, C), sorted by expert -> (R, C).
@@ -56,9 +53,7 @@ MoeOutput moe_block(Tensor h, const MoeWeights& w, const MoeConfig& c) {
     Tensor y = unpermute(experts(permute(h, d), w, c, d.offsets), to.weight, d);
     if (c.shared_F) {
         MlpConfig m{.C = c.C, .F = c.shared_F, .activation = c.activation};
-        Tensor shared = mlp_block(h, w.shared, m);
-        if (c.shared_gate) shared = scale_rows(shared, sigmoid(linear(h, w.shared_gate)));
-        y = add(y, shared);
+        y = add(y, mlp_block(h, w.shared, m));
     }
     RoutingSums sums = routing_sums(logits, to.choice);
     return {y, sums.sums, sums.counts, c.z_loss ? router_z_loss(logits) : Tensor{}};

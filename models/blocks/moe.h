@@ -1,12 +1,11 @@
-// A mixture of experts in place of the MLP.
+// A mixture of experts in place of the MLP.                   Shazeer et al. 2017, arXiv:1701.06538
 //
-//   l = router h (+ b)      (weight, choice) = route(l)      y_t = sum_k weight_tk expert_{choice_tk}(h_t) (+
-//   shared(h_t)) expert(h) = down(act(gate h) * (up h))                                             Shazeer
-//   et al. 2017, arXiv:1701.06538
+//   l = router h (+ b)        (weight, choice) = route(l)
+//   y_t = sum_k weight_tk expert_{choice_tk}(h_t) (+ shared(h_t))
+//   expert(h) = down(act(gate h) * (up h))
 //
 // Experts are stacked: one tensor (E, F, C) for all gates, and so on; checkpoints hold a tensor for each of
-// them, or all in one. Shared experts are a plain MLP that every token goes through, behind a sigmoid gate in
-// Qwen3-Next.
+// them, or all in one. Shared experts are a plain MLP that every token goes through.
 #pragma once
 #include "kernels/moe/balance.h"
 #include "kernels/moe/grouped_linear.h"
@@ -31,14 +30,13 @@ struct MoeConfig {
     bool alternating = false;
     double alpha = 1.702, limit = 7; // of the clamped unit
     int64_t shared_F = 0;            // 0: no shared experts
-    bool shared_gate = false;
-    double balance = 0, z_loss = 0; // coefficients of the auxiliary losses; 0: not computed
+    double balance = 0, z_loss = 0;  // coefficients of the auxiliary losses; 0: not computed
     double std = 0.02, output_std = 0.02;
     MoeNames names{};
 };
 
 struct MoeWeights {
-    Tensor router, router_bias, correction, gate, up, down, gate_bias, down_bias, shared_gate;
+    Tensor router, router_bias, correction, gate, up, down, gate_bias, down_bias;
     MlpWeights shared;
     void each(const MoeConfig& c, const std::string& prefix, const Visit& visit);
 };

@@ -3,7 +3,7 @@
 
 namespace nvl {
 
-MoeConfig read_moe(const ConfigReader& c, const DecoderConfig& d, const MoeKeys& keys) {
+MoeConfig read_moe(const ConfigReader& c, const DecoderConfig& d, const char* expert_size) {
     MoeConfig m;
     m.C = d.attention.C, m.std = d.attention.std, m.output_std = d.attention.output_std;
     m.activation = d.mlp.activation;
@@ -14,7 +14,7 @@ MoeConfig read_moe(const ConfigReader& c, const DecoderConfig& d, const MoeKeys&
           "config.json: the number of experts is missing; expected num_experts, num_local_experts or "
           "n_routed_experts");
     m.experts = c.size(experts, 1 << 20);
-    m.F = c.size(keys.expert_size);
+    m.F = c.size(expert_size);
     m.router.top_k = c.size("num_experts_per_tok", 1 << 20);
     check(m.router.top_k <= m.experts,
           "config.json: num_experts_per_tok %ld is more than the %ld experts of %s", m.router.top_k,

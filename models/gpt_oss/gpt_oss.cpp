@@ -12,7 +12,7 @@ static RegisterModel gpt_oss("gpt_oss", [](const Json& json) -> std::unique_ptr<
     DecoderConfig d = read_decoder(c, 2);
     d.attention.qkv_bias = d.attention.output_bias = c.boolean("attention_bias", true);
     d.attention.sinks = true;
-    d.moe = read_moe(c, d, {.expert_size = "intermediate_size"});
+    d.moe = read_moe(c, d, "intermediate_size");
     MoeConfig& m = *d.moe;
     m.router.renormalise = true; // of the softmax over all experts: the softmax over the chosen ones
     m.router_bias = m.alternating = true;

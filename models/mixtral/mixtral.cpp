@@ -7,7 +7,7 @@ namespace nvl {
 static RegisterModel mixtral("mixtral", [](const Json& json) -> std::unique_ptr<Model> {
     ConfigReader c(json);
     DecoderConfig d = read_decoder(c);
-    d.moe = read_moe(c, d, {.expert_size = "intermediate_size"});
+    d.moe = read_moe(c, d, "intermediate_size");
     d.moe->router.renormalise = true;
     d.moe->names = {.router = "gate",
                     .gate = "experts.*.w1.weight",
